@@ -1,0 +1,34 @@
+/*
+ * entra.h - tokens of Microsoft Entra ID for the far ends. Now: client secret.
+ *
+ * A token is fetched when first asked for, kept until 5 minutes before it ends (MSAL's margin), fetched once for all who
+ * wait (single flight), and thrown away by entra_spoiled() when a far end answered 401 to it.
+ */
+#ifndef DAEMON_ENTRA_H
+#define DAEMON_ENTRA_H
+
+#include "daemon/http.h"
+
+struct entra;
+
+struct entra_conf {                  /* texts are borrowed for the object's life */
+    const char *authority;           /* https://login.microsoftonline.com */
+    const char *tenant, *client;
+    const char *secret_file;         /* read anew for every fetch, so that rotation needs no restart */
+    const char *scope;               /* https://monitor.azure.com/.default */
+    struct http_conf http;
+};
+
+/* token: NULL where none could be had; then why says so for people, and refused tells our fault (bad secret, unknown
+ * tenant) from a passing one; retry_after_ms is -1 or what the endpoint asked for. */
+typedef void (*entra_done)(void *arg, const char *token, bool refused, int64_t retry_after_ms, const char *why);
+
+int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
+              struct pen_error *err);
+/* Calls back on a later turn, exactly once, unless entra_close() comes first. */
+void entra_token(struct entra *entra, entra_done done, void *arg);
+/* The far end refused this token: fetch a new one before answering the next asker. Ignored when a newer one is held. */
+void entra_spoiled(struct entra *entra, const char *token);
+void entra_close(struct entra *entra);            /* wipes the token; callbacks still due are dropped */
+
+#endif

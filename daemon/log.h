@@ -1,0 +1,18 @@
+/*
+ * log.h - one line per thing that happened, for the operator: `key=value … msg="…"`.
+ *
+ * On a terminal or a pipe: time, level, line, on stderr. Under systemd (JOURNAL_STREAM set): priority prefix `<4>` and no
+ * time. Values are quoted and escaped; control characters never reach the terminal. Never pass contents or secrets.
+ */
+#ifndef DAEMON_LOG_H
+#define DAEMON_LOG_H
+
+enum log_level { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 6, LOG_TRACE = 7 };
+
+/* Keys and values alternate, all strings, ended by NULL: log_line(LOG_NOTE, "flow paused", "sink", name, NULL). */
+void log_line(enum log_level level, const char *msg, ...) __attribute__((sentinel));
+void log_set_level(enum log_level level);
+/* For numbers in a call: formats into one of a few static slots of the calling thread. */
+const char *log_number(unsigned long long value);
+
+#endif

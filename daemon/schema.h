@@ -1,0 +1,25 @@
+/*
+ * schema.h - how an event is written for a far end: `asim`, `ocsf`, `raw`.
+ *
+ * A schema is a pure function from an event to the bytes of one message. It appends to `out` and never fails: what
+ * cannot be expressed goes to the schema's place for the rest (AdditionalFields, unmapped).
+ */
+#ifndef DAEMON_SCHEMA_H
+#define DAEMON_SCHEMA_H
+
+#include "daemon/event.h"
+
+struct schema {
+    const char *name;
+    bool per_record;                 /* one message per record, not per event: write() sees its first event only */
+    void (*write)(const struct pen_event *event, const struct event_meta *meta, struct buf *out);
+};
+
+extern const struct schema asim_schema, ocsf_schema, raw_schema;
+
+/* By name, or NULL. */
+const struct schema *schema_find(const char *name);
+/* The names, NULL-ended, for messages to people. */
+extern const char *const schema_names[];
+
+#endif

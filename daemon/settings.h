@@ -1,0 +1,71 @@
+/*
+ * settings.h - the whole configuration, read and checked, as the daemon uses it: what `check` proves and `run` runs.
+ */
+#ifndef DAEMON_SETTINGS_H
+#define DAEMON_SETTINGS_H
+
+#include "daemon/conf.h"
+#include "daemon/source.h"
+#include "sinks/sink.h"
+
+#define SETTINGS_SOURCES_MAX 256
+#define SETTINGS_SINKS_MAX 32
+
+struct daemon_settings {
+    char *state_dir;                 /* /var/lib/penstock */
+    uint64_t memory;                 /* budget, bytes; at least 16M */
+    int64_t workers;                 /* 0: as many as processors */
+    uint64_t record_max;             /* 4M */
+    char *plugin_dir;                /* NULL: none */
+    int log_level;                   /* choice: error, warning, info, debug */
+    uint32_t cursor_save_ms;         /* 1s: how often cursors are saved, at most */
+    uint32_t stop_ms;                /* 8s: time that in-flight batches get at stop */
+};
+
+struct source_settings {             /* rows every source has */
+    char *parser;                    /* "auto" */
+    struct pen_conf *section;
+    const struct source_type *type;
+    const char *name;
+};
+
+enum spool_use { SPOOL_WHEN_NEEDED, SPOOL_ALWAYS };
+enum spool_full { SPOOL_WAIT, SPOOL_DROP_OLDEST };
+
+struct sink_settings {               /* rows every sink has */
+    char *schema;                    /* NULL: the sink's default */
+    struct pen_list sources;         /* empty: all */
+    struct pen_list events;          /* kinds to send: network, audit, alert, unknown; empty: all. Others are dropped, counted */
+    uint32_t flush_ms;               /* 2s: a batch is sealed when its oldest message is this old */
+    int spool;                       /* enum spool_use */
+    uint64_t spool_max;              /* 4G: cap in bytes on disk */
+    int spool_full;                  /* enum spool_full */
+    uint32_t spool_after_ms;         /* 5s: a sealed batch that could not be submitted for this long goes to disk */
+    bool spool_compress;             /* yes: zstd */
+    uint32_t retry_min_ms, retry_max_ms;   /* 1s, 60s: backoff, doubling, with jitter; Retry-After obeyed up to retry_max_ms * 10 */
+    struct pen_conf *section;
+    const struct pen_sink *type;
+    const char *name;
+    uint64_t source_mask[SETTINGS_SOURCES_MAX / 64];
+    unsigned kind_mask;
+};
+
+struct settings {
+    struct conf *conf;
+    struct daemon_settings daemon;
+    struct source_settings sources[SETTINGS_SOURCES_MAX];
+    unsigned source_count;
+    struct sink_settings sinks[SETTINGS_SINKS_MAX];
+    unsigned sink_count;
+};
+
+/* Reads everything and reports every mistake, plugins' rows included (their open() is not called). 0, or negative with err
+ * set ("3 mistakes in /etc/penstock/penstock.conf"). */
+int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err);
+void settings_free(struct settings *settings);
+
+extern const struct pen_option daemon_options[], source_options[], sink_options[];
+extern const struct source_type *const source_types[];       /* NULL-ended */
+extern const struct pen_sink *const sink_types[];
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * source.h - what a source is, and what the pipeline offers it. Everything here runs on the loop's thread.
+ *
+ * A source finds streams (files, blobs, partitions), opens each at its cursor, and offers its bytes chunk by chunk. One
+ * chunk of a stream is out at a time; on_chunk() gives it back and says how much of it is done with. The source then puts
+ * the rest at the start of the next chunk and reads on behind it. It keeps nothing of a stream at its end: when there is
+ * no more to read it drops the rest, and reads it again from stream's `position` when the stream has grown (so that the
+ * two last bytes of a PT1H.json may change).
+ *
+ *        stream_open ──▶ idle ──stream_offer──▶ out ──on_chunk──▶ idle ──stream_close──▶ gone once all of it is safe
+ *
+ * Flow: a source reads only while flow_is_open(); on_flow() tells it that the flow has opened again. Chunks already out
+ * are given back in either case.
+ */
+#ifndef DAEMON_SOURCE_H
+#define DAEMON_SOURCE_H
+
+#include "daemon/json.h"
+
+#include <uv.h>
+
+struct source_host;                  /* the pipeline's side of one source */
+struct stream;
+
+/* Bytes of a stream. capacity is what may be filled; JSON_PADDING more bytes are allocated behind it. */
+struct chunk {
+    char *data;
+    size_t size, capacity;
+    uint64_t offset;                 /* of data[0] in the stream */
+    bool final;                      /* nothing will ever follow: what is left over is torn, not unfinished */
+};
+
+/* Taken from the budget, which it may overdraw by one chunk per stream at work. Never NULL. */
+struct chunk *chunk_take(struct source_host *host, size_t capacity);
+void chunk_drop(struct source_host *host, struct chunk *chunk);
+
+/* A stream's row in state.db. */
+struct cursor {
+    const char *key;                 /* unique within its source, chosen by the source, stable over restarts */
+    const char *attrs;               /* the source's own: what it needs to know the stream again; "" where nothing */
+    uint64_t position;               /* everything before it is safe */
+    uint64_t word;                   /* framer's word at position */
+};
+
+/* All rows of this source, as they were at start; the texts are lent for the call. */
+void source_each_cursor(struct source_host *host, void (*each)(void *arg, const struct cursor *cursor), void *arg);
+
+/* name is for people and for keys of messages ("/srv/…/PT1H.json"); the pipeline puts the source's name before it. Opens
+ * at cursor->position with cursor->word; texts are copied. `self` comes back in on_chunk(). */
+struct stream *stream_open(struct source_host *host, const char *name, const struct cursor *cursor, void *self);
+/* The end of the last whole record that was read (not yet safe, maybe), and the word there: where to read on. */
+uint64_t stream_position(const struct stream *stream);
+/* Hands the chunk over; data[0] must be at stream_position(). Only while no other chunk of the stream is out. */
+void stream_offer(struct stream *stream, struct chunk *chunk);
+/* New attrs, saved with the next cursor save; copied. */
+void stream_set_attrs(struct stream *stream, const char *attrs);
+/* Newest known size of the stream in bytes of the source, for lag; 0 where unknown. */
+void stream_set_end(struct stream *stream, uint64_t end);
+/* Nothing more will be offered; not while a chunk is out. With `forget`, its row goes as soon as all of it is safe. */
+void stream_close(struct stream *stream, bool forget);
+
+bool flow_is_open(const struct source_host *host);
+uv_loop_t *source_loop(struct source_host *host);
+const char *source_name(const struct source_host *host);
+uint64_t source_now_ms(struct source_host *host);           /* the loop's clock */
+/* Replay: read what is there to its end, take an end of file as final, then call source_drained() once. */
+bool source_is_once(const struct source_host *host);
+void source_drained(struct source_host *host);
+/* For counters: a stream that could not be read (permission, I/O). Repeats are the source's to sum up. */
+void source_trouble(struct source_host *host);
+
+struct source_type {
+    const char *name;                /* the value of `type =` */
+    const struct pen_option *options;
+    int  (*open)(void **self, struct source_host *host, const struct pen_conf *conf, struct pen_error *err);
+    void (*start)(void *self);
+    /* The chunk is the source's again. consumed: bytes of it done with; the rest starts at the new stream_position().
+     * consumed == 0 with bytes left: not one whole record in it, bring at least twice as much, unless it was all. */
+    void (*on_chunk)(void *self, void *stream_self, struct chunk *chunk, size_t consumed);
+    void (*on_flow)(void *self);     /* the flow is open again */
+    void (*stop)(void *self, void (*stopped)(void *arg), void *arg);   /* close handles; no chunk is out any more */
+    void (*close)(void *self);       /* after stopped(); accepts NULL */
+};
+
+extern const struct source_type file_source;
+
+#endif

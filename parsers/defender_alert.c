@@ -1,0 +1,1 @@
+/* defender_alert */
