@@ -1,1 +1,309 @@
-/* buf */
+/* buf.c - see buf.h. */
+#include "daemon/buf.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BUF_FIRST 4096u
+
+static void *memory_or_abort(void *memory)
+{
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+void buf_grow(struct buf *buf, size_t more)
+{
+    size_t wanted = buf->size + more;
+    size_t capacity = buf->capacity > 0 ? buf->capacity : BUF_FIRST;
+
+    assert(wanted >= more);
+    while (capacity < wanted)
+        capacity += capacity;
+    buf->data = memory_or_abort(realloc(buf->data, capacity));
+    buf->capacity = capacity;
+}
+
+void buf_free(struct buf *buf)
+{
+    free(buf->data);
+    *buf = (struct buf){ 0 };
+}
+
+void buf_text(struct buf *buf, const char *format, ...)
+{
+    va_list args, again;
+    int size;
+
+    va_start(args, format);
+    va_copy(again, args);
+    size = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    assert(size >= 0);
+    buf_reserve(buf, (size_t)size + 1);
+    vsnprintf(buf->data + buf->size, (size_t)size + 1, format, args);
+    va_end(args);
+    buf->size += (size_t)size;
+}
+
+void buf_int(struct buf *buf, int64_t value)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+
+    do {
+        digits[--at] = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    buf_reserve(buf, 21);
+    if (value < 0)
+        buf->data[buf->size++] = '-';
+    memcpy(buf->data + buf->size, digits + at, sizeof(digits) - at);
+    buf->size += sizeof(digits) - at;
+}
+
+void buf_real(struct buf *buf, double value)
+{
+    char text[32];
+    int precision, size = 0;
+
+    assert(isfinite(value));
+    /* 15 digits suffice for what people write; 17 always read back the same. */
+    for (precision = 15; precision <= 17; precision++) {
+        size = snprintf(text, sizeof(text), "%.*g", precision, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    buf_add(buf, text, (size_t)size);
+}
+
+/* Length of the valid UTF-8 sequence at s (Unicode's table 3-7), or 0. */
+static size_t utf8_size(const unsigned char *s, size_t size)
+{
+    unsigned char low = 0x80, high = 0xBF;
+    size_t i, length;
+
+    if (s[0] >= 0xC2 && s[0] <= 0xDF)
+        length = 2;
+    else if (s[0] >= 0xE0 && s[0] <= 0xEF)
+        length = 3;
+    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
+        length = 4;
+    else
+        return 0;
+    if (length > size)
+        return 0;
+    if (s[0] == 0xE0)
+        low = 0xA0;
+    else if (s[0] == 0xED)
+        high = 0x9F;
+    else if (s[0] == 0xF0)
+        low = 0x90;
+    else if (s[0] == 0xF4)
+        high = 0x8F;
+    if (s[1] < low || s[1] > high)
+        return 0;
+    for (i = 2; i < length; i++)
+        if (s[i] < 0x80 || s[i] > 0xBF)
+            return 0;
+    return length;
+}
+
+/* What a byte needs inside a JSON string: 0 nothing, 1 care (escape, or a look at its UTF-8). */
+static const unsigned char needs_care[256] = {
+    [0 ... 0x1F] = 1, ['"'] = 1, ['\\'] = 1, [0x7F] = 1, [0x80 ... 0xFF] = 1,
+};
+
+static void buf_json_escape(struct buf *buf, unsigned char c)
+{
+    static const char hex[] = "0123456789abcdef";
+    static const char names[] = "\"\"\\\\\bb\ff\nn\rr\tt";
+    size_t i;
+
+    for (i = 0; i < sizeof(names) - 1; i += 2) {
+        if (c == (unsigned char)names[i]) {
+            buf_char(buf, '\\');
+            buf_char(buf, names[i + 1]);
+            return;
+        }
+    }
+    BUF_LITERAL(buf, "\\u00");
+    buf_char(buf, hex[c >> 4]);
+    buf_char(buf, hex[c & 15]);
+}
+
+void buf_json_string(struct buf *buf, const char *data, size_t size)
+{
+    const unsigned char *s = (const unsigned char *)data;
+    size_t at = 0, plain, length;
+
+    buf_reserve(buf, size + 2);
+    buf_char(buf, '"');
+    while (at < size) {
+        plain = at;
+        while (at < size && !needs_care[s[at]])
+            at++;
+        buf_add(buf, data + plain, at - plain);
+        if (at == size)
+            break;
+        if (s[at] < 0x80) {
+            buf_json_escape(buf, s[at]);
+            at++;
+            continue;
+        }
+        length = utf8_size(s + at, size - at);
+        if (length == 0) {
+            BUF_LITERAL(buf, "\xEF\xBF\xBD");
+            at++;
+        } else {
+            buf_add(buf, data + at, length);
+            at += length;
+        }
+    }
+    buf_char(buf, '"');
+}
+
+#define TICKS_A_SECOND INT64_C(10000000)
+#define TICKS_A_DAY (86400 * TICKS_A_SECOND)
+#define DAYS_TO_0001 INT64_C(-719162)              /* 0001-01-01, counted from 1970-01-01 */
+#define DAYS_TO_9999 INT64_C(2932896)              /* 9999-12-31 */
+
+/* Proleptic Gregorian date of a day number: years start in March so that leap days come last. */
+static void day_to_date(int64_t day, int *year, int *month, int *mday)
+{
+    int64_t shifted = day + 719468;
+    int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
+    int64_t of_era = shifted - era * 146097;
+    int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t march = (5 * of_year + 2) / 153;
+
+    *mday = (int)(of_year - (153 * march + 2) / 5 + 1);
+    *month = (int)(march < 10 ? march + 3 : march - 9);
+    *year = (int)(year_of_era + era * 400 + (*month <= 2));
+}
+
+static char *digits_put(char *at, int64_t value, int count)
+{
+    for (int i = count - 1; i >= 0; i--) {
+        at[i] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    return at + count;
+}
+
+void buf_time(struct buf *buf, int64_t ticks)
+{
+    int64_t day = ticks / TICKS_A_DAY, rest = ticks % TICKS_A_DAY, fraction;
+    int year, month, mday;
+    char *at;
+
+    if (rest < 0) {
+        rest += TICKS_A_DAY;
+        day--;
+    }
+    if (day < DAYS_TO_0001) {
+        day = DAYS_TO_0001;
+        rest = 0;
+    } else if (day > DAYS_TO_9999) {
+        day = DAYS_TO_9999;
+        rest = TICKS_A_DAY - 1;
+    }
+    day_to_date(day, &year, &month, &mday);
+    fraction = rest % TICKS_A_SECOND;
+    rest /= TICKS_A_SECOND;
+
+    buf_reserve(buf, 32);
+    at = buf->data + buf->size;
+    at = digits_put(at, year, 4);
+    *at++ = '-';
+    at = digits_put(at, month, 2);
+    *at++ = '-';
+    at = digits_put(at, mday, 2);
+    *at++ = 'T';
+    at = digits_put(at, rest / 3600, 2);
+    *at++ = ':';
+    at = digits_put(at, rest / 60 % 60, 2);
+    *at++ = ':';
+    at = digits_put(at, rest % 60, 2);
+    if (fraction > 0) {
+        *at++ = '.';
+        at = fraction % 10000 == 0 ? digits_put(at, fraction / 10000, 3) : digits_put(at, fraction, 7);
+    }
+    *at++ = 'Z';
+    buf->size = (size_t)(at - buf->data);
+}
+
+/* ---- Arena ---- */
+
+#define ARENA_BLOCK ((size_t)32 * 1024)
+
+struct arena_block {
+    struct arena_block *next;
+    size_t size, used;
+    _Alignas(16) char data[];
+};
+
+void *arena_alloc(struct arena *arena, size_t size)
+{
+    struct arena_block *block = arena->blocks;
+    size_t wanted;
+    void *ret;
+
+    assert(size < SIZE_MAX - 4096);
+    size = (size + 15) & ~(size_t)15;
+    if (block == NULL || block->size - block->used < size) {
+        wanted = size > ARENA_BLOCK ? size : ARENA_BLOCK;
+        block = memory_or_abort(malloc(sizeof(*block) + wanted));
+        block->size = wanted;
+        block->used = 0;
+        block->next = arena->blocks;
+        arena->blocks = block;
+        arena->held += wanted;
+    }
+    ret = block->data + block->used;
+    block->used += size;
+    return ret;
+}
+
+/* Frees all blocks but `keep`. */
+static void arena_drop(struct arena *arena, struct arena_block *keep)
+{
+    struct arena_block *block, *next;
+
+    for (block = arena->blocks; block != NULL; block = next) {
+        next = block->next;
+        if (block != keep)
+            free(block);
+    }
+    arena->blocks = keep;
+    arena->held = 0;
+    if (keep != NULL) {
+        keep->next = NULL;
+        keep->used = 0;
+        arena->held = keep->size;
+    }
+}
+
+void arena_reset(struct arena *arena)
+{
+    struct arena_block *block = arena->blocks;
+
+    if (block != NULL && block->next == NULL && block->size == ARENA_BLOCK) {
+        block->used = 0;
+        return;
+    }
+    while (block != NULL && block->size != ARENA_BLOCK)
+        block = block->next;
+    arena_drop(arena, block);
+}
+
+void arena_free(struct arena *arena)
+{
+    arena_drop(arena, NULL);
+}
