@@ -1,1 +1,80 @@
-/* dead */
+/*
+ * dead.c - see dead.h.
+ *
+ * If we die while appending, the last line may be torn, and its message was not settled: it is sent, refused and written
+ * again. So a file that does not end in a line break gets one before the next line.
+ */
+#include "daemon/dead.h"
+
+#include "daemon/buf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void dead_line(struct buf *out, const char *sink, const struct part *part, uint32_t i, int64_t now_ticks)
+{
+    const struct pen_message *message = &part->lent.messages[i];
+    const char *stream = part->lent.streams[message->stream], *why = part->why != NULL ? part->why : "";
+
+    BUF_LITERAL(out, "{\"time\":\"");
+    buf_time(out, now_ticks);
+    BUF_LITERAL(out, "\",\"sink\":");
+    buf_json_string(out, sink, strlen(sink));
+    BUF_LITERAL(out, ",\"reason\":");
+    buf_json_string(out, why, strlen(why));
+    BUF_LITERAL(out, ",\"stream\":");
+    buf_json_string(out, stream, strlen(stream));
+    BUF_LITERAL(out, ",\"position\":");
+    buf_int(out, (int64_t)message->position);
+    BUF_LITERAL(out, ",\"kind\":");
+    buf_int(out, part->lent.kind);
+    BUF_LITERAL(out, ",\"message\":");
+    buf_add(out, part->lent.data + message->offset, message->size);
+    BUF_LITERAL(out, "}\n");
+}
+
+static int dead_write(int fd, const struct buf *lines, off_t end)
+{
+    size_t done = 0;
+    ssize_t r;
+
+    while (done < lines->size) {
+        r = pwrite(fd, lines->data + done, lines->size - done, end + (off_t)done);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            return r < 0 ? -errno : -EIO;
+        done += (size_t)r;
+    }
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+int dead_append(const char *path, const char *sink, struct part *const *parts, uint32_t count, int64_t now_ticks)
+{
+    struct buf lines = { 0 };
+    char last = '\n';
+    struct stat st;
+    int fd, r = 0;
+
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || (st.st_size > 0 && pread(fd, &last, 1, st.st_size - 1) != 1)) {
+        r = errno != 0 ? -errno : -EIO;
+        goto out;
+    }
+    if (last != '\n')
+        buf_char(&lines, '\n');
+    for (uint32_t p = 0; p < count; p++)
+        for (uint32_t i = 0; i < parts[p]->lent.count; i++)
+            dead_line(&lines, sink, parts[p], i, now_ticks);
+    r = dead_write(fd, &lines, st.st_size);
+    if (r < 0 && ftruncate(fd, st.st_size) < 0)
+        r = -errno;
+out:
+    buf_free(&lines);
+    close(fd);
+    return r;
+}

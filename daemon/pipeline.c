@@ -1,1 +1,1013 @@
-/* pipeline */
+/*
+ * pipeline.c - how a chunk travels.
+ *
+ *   source ── stream_offer ──▶ queue ──▶ job on the pool (work.h: frame, parse, write) ──▶ commit on the loop
+ *                                                                                            │ messages into the outlets,
+ *                                                                                            ▼ one run per job
+ *   source ◀── on_chunk ── position moves                       cursor ◀── runs released, oldest first ── outlets
+ *
+ * One job per stream at a time, so a stream's order is the order of its jobs. A job that would make too much output stops
+ * early and the same chunk is queued again; so is one that meets a big record, which must have the budget to itself.
+ *
+ * Memory: one number, budget.held, holds chunks, workers, batches and what the sinks' libraries may take. At the upper
+ * mark the flow closes: no reads, no new jobs. At the lower one it opens. Jobs that run may overdraw by their output.
+ */
+#include "daemon/pipeline.h"
+
+#include "daemon/cursor.h"
+#include "daemon/http.h"
+#include "daemon/log.h"
+#include "daemon/work.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKERS_MAX 64
+#define FAULT_LOG_MS 10000u
+
+struct stream {
+    TAILQ_ENTRY(stream) entry;                     /* of its host */
+    TAILQ_ENTRY(stream) queued;                    /* for a job */
+    TAILQ_ENTRY(stream) unsaved;                   /* cursor or attrs differ from state.db */
+    struct source_host *host;
+    void *self;
+    char *name;                                    /* "source/stream" */
+    char *key, *attrs;
+    uint64_t position, word;                       /* read */
+    uint64_t safe_position, safe_word;             /* every run before it is released */
+    uint64_t end;
+    TAILQ_HEAD(, run) runs;
+    struct chunk *chunk;                           /* out, with us */
+    size_t chunk_at;                               /* bytes of it done with */
+    uint64_t skip;                                 /* events of the record at `position` that are committed */
+    bool in_job, big, dirty, closed, forget;
+};
+TAILQ_HEAD(streams, stream);
+
+struct source_host {
+    struct pipeline *pipeline;
+    const struct source_settings *settings;
+    uint32_t index;
+    void *self;
+    struct work_plan plan;
+    struct streams streams;
+    uint64_t stream_count, troubles, messages[WORK_SCHEMAS_MAX];
+    struct work_counts counts;
+    int64_t newest_ticks;                          /* of the events accepted */
+    uint64_t faults_unsaid, fault_said_ms;
+    bool drained, stopped;
+};
+
+struct job {
+    uv_work_t work;
+    struct worker *worker;
+    size_t worker_bytes;                           /* as counted in the budget */
+    struct stream *stream;                         /* NULL: free */
+    struct work run;
+    size_t big_bytes;
+    uint64_t since_ms;
+};
+
+struct pipeline {
+    struct pipeline_conf conf;
+    const struct settings *settings;
+    int lock_fd;
+    struct http *http;
+    struct cursors *cursors;
+    struct budget budget;
+    size_t baseline, chunk_bytes;
+    bool flow_open, big_waits, big_runs;
+    struct outlet *outlets[SETTINGS_SINKS_MAX];
+    uint32_t outlet_count, outlets_stopped;
+    struct source_host hosts[SETTINGS_SOURCES_MAX];
+    uint32_t host_count, hosts_stopped;
+    struct job jobs[WORKERS_MAX];
+    uint32_t job_count, jobs_running;
+    struct streams queue, unsaved;
+    uint32_t chunks_out;
+    uv_timer_t save_timer;
+    struct pipeline_save {
+        uv_work_t work;
+        struct cursor_change change;
+        struct pen_error err;
+        int result;
+        uint64_t since_ms;
+        bool trouble;                              /* said already */
+    } save;
+    struct spool_place saved_places[SETTINGS_SINKS_MAX];
+    enum { PIPELINE_IDLE, PIPELINE_RUNNING, PIPELINE_STOPPING_SOURCES, PIPELINE_STOPPING_OUTLETS, PIPELINE_SAVING,
+           PIPELINE_STOPPED } state;
+};
+
+static void pipeline_flow(struct pipeline *pipeline);
+static void pipeline_work(struct pipeline *pipeline);
+static void pipeline_stop_on(struct pipeline *pipeline);
+
+static uint64_t now_ms(const struct pipeline *pipeline)
+{
+    return uv_now(pipeline->conf.loop);
+}
+
+static uint64_t wall_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static char *copied(const char *text)
+{
+    char *copy = strdup(text);
+
+    if (copy == NULL)
+        abort();
+    return copy;
+}
+
+/* ---- Chunks ---- */
+
+struct chunk *chunk_take(struct source_host *host, size_t capacity)
+{
+    struct chunk *chunk = malloc(sizeof(*chunk) + capacity + JSON_PADDING);
+
+    if (chunk == NULL)
+        abort();
+    *chunk = (struct chunk){ .data = (char *)(chunk + 1), .capacity = capacity };
+    budget_take(&host->pipeline->budget, capacity);
+    host->pipeline->chunk_bytes += capacity;
+    return chunk;
+}
+
+void chunk_drop(struct source_host *host, struct chunk *chunk)
+{
+    budget_give(&host->pipeline->budget, chunk->capacity);
+    host->pipeline->chunk_bytes -= chunk->capacity;
+    free(chunk);
+}
+
+/* ---- Streams and their cursors ---- */
+
+static void stream_unsaved(struct stream *stream)
+{
+    if (stream->dirty)
+        return;
+    stream->dirty = true;
+    TAILQ_INSERT_TAIL(&stream->host->pipeline->unsaved, stream, unsaved);
+}
+
+struct stream *stream_open(struct source_host *host, const char *name, const struct cursor *cursor, void *self)
+{
+    struct stream *stream = calloc(1, sizeof(*stream));
+
+    if (stream == NULL || asprintf(&stream->name, "%s/%s", host->settings->name, name) < 0)
+        abort();
+    stream->host = host;
+    stream->self = self;
+    stream->key = copied(cursor->key);
+    stream->attrs = copied(cursor->attrs);
+    stream->position = stream->safe_position = cursor->position;
+    stream->word = stream->safe_word = cursor->word;
+    TAILQ_INIT(&stream->runs);
+    TAILQ_INSERT_TAIL(&host->streams, stream, entry);
+    host->stream_count++;
+    return stream;
+}
+
+uint64_t stream_position(const struct stream *stream)
+{
+    return stream->position;
+}
+
+void stream_set_attrs(struct stream *stream, const char *attrs)
+{
+    if (strcmp(stream->attrs, attrs) == 0)
+        return;
+    free(stream->attrs);
+    stream->attrs = copied(attrs);
+    stream_unsaved(stream);
+}
+
+void stream_set_end(struct stream *stream, uint64_t end)
+{
+    stream->end = end;
+}
+
+static void stream_free(struct stream *stream)
+{
+    struct run *run;
+
+    while ((run = TAILQ_FIRST(&stream->runs)) != NULL) {
+        TAILQ_REMOVE(&stream->runs, run, entry);
+        free(run);
+    }
+    TAILQ_REMOVE(&stream->host->streams, stream, entry);
+    stream->host->stream_count--;
+    if (stream->dirty)
+        TAILQ_REMOVE(&stream->host->pipeline->unsaved, stream, unsaved);
+    free(stream->name);
+    free(stream->key);
+    free(stream->attrs);
+    free(stream);
+}
+
+void stream_close(struct stream *stream, bool forget)
+{
+    assert(stream->chunk == NULL);
+    stream->closed = true;
+    stream->forget = forget;
+    stream->self = NULL;
+    stream_unsaved(stream);                        /* it is freed by the save after its last run */
+}
+
+static void stream_advance(struct stream *stream)
+{
+    struct run *run;
+
+    while ((run = TAILQ_FIRST(&stream->runs)) != NULL && run->holds == 0) {
+        TAILQ_REMOVE(&stream->runs, run, entry);
+        stream->safe_position = run->position;
+        stream->safe_word = run->word;
+        free(run);
+        stream_unsaved(stream);
+    }
+}
+
+void run_released(struct run *run)
+{
+    stream_advance(run->stream);
+}
+
+static void on_save_work(uv_work_t *work)
+{
+    struct pipeline_save *save = work->data;
+    struct pipeline *pipeline = (struct pipeline *)((char *)save - offsetof(struct pipeline, save));
+
+    save->result = cursors_save(pipeline->cursors, &save->change, &save->err);
+}
+
+static void on_save_done(uv_work_t *work, int status)
+{
+    struct pipeline_save *save = work->data;
+    struct pipeline *pipeline = (struct pipeline *)((char *)save - offsetof(struct pipeline, save));
+
+    (void)status;
+    save->since_ms = 0;
+    if (save->result == 0) {
+        cursor_change_clear(&save->change);
+        save->trouble = false;
+    } else if (!save->trouble) {
+        save->trouble = true;
+        log_line(LOG_ERROR, "cursors cannot be saved; they are kept and tried again: after a crash now, more would repeat",
+                 "error", save->err.text, NULL);
+    }
+    if (pipeline->state >= PIPELINE_STOPPING_SOURCES)
+        pipeline_stop_on(pipeline);
+}
+
+/* Streams that are closed and safe end here. */
+static void pipeline_collect(struct pipeline *pipeline, struct cursor_change *change)
+{
+    struct stream *stream, *next;
+
+    for (stream = TAILQ_FIRST(&pipeline->unsaved); stream != NULL; stream = next) {
+        bool done = stream->closed && TAILQ_EMPTY(&stream->runs);
+        struct cursor cursor = { stream->key, stream->attrs, stream->safe_position, stream->safe_word };
+
+        next = TAILQ_NEXT(stream, unsaved);
+        cursor_change_row(change, stream->host->settings->name, &cursor, done && stream->forget);
+        TAILQ_REMOVE(&pipeline->unsaved, stream, unsaved);
+        stream->dirty = false;
+        if (done)
+            stream_free(stream);
+    }
+    for (uint32_t i = 0; i < pipeline->outlet_count; i++) {
+        struct spool_place place = spool_place(outlet_spool(pipeline->outlets[i]));
+
+        if (place.segment == pipeline->saved_places[i].segment && place.offset == pipeline->saved_places[i].offset)
+            continue;
+        pipeline->saved_places[i] = place;
+        cursor_change_place(change, outlet_name(pipeline->outlets[i]), place);
+    }
+}
+
+/* A change that could not be saved is tried again before anything new is collected, so that a full disk does not fill the
+ * memory; only the last save, at the stop, takes both. */
+static void pipeline_save(struct pipeline *pipeline)
+{
+    struct pipeline_save *save = &pipeline->save;
+    bool pending = save->change.row_count > 0 || save->change.place_count > 0;
+
+    if (save->since_ms > 0)
+        return;
+    if (!pending || pipeline->state == PIPELINE_SAVING)
+        pipeline_collect(pipeline, &save->change);
+    if (save->change.row_count == 0 && save->change.place_count == 0)
+        return;
+    save->since_ms = now_ms(pipeline);
+    save->work.data = save;
+    uv_queue_work(pipeline->conf.loop, &save->work, on_save_work, on_save_done);
+}
+
+static void on_save_timer(uv_timer_t *timer)
+{
+    pipeline_save(timer->data);
+}
+
+/* ---- Commit ---- */
+
+static void host_log_faults(struct source_host *host, const struct stream *stream, const struct work *run)
+{
+    uint64_t now = now_ms(host->pipeline);
+
+    if (run->fault_count == 0)
+        return;
+    host->faults_unsaid += run->fault_count;
+    if (host->fault_said_ms > 0 && now - host->fault_said_ms < FAULT_LOG_MS)
+        return;
+    log_line(LOG_WARN, "records that are not what they should be; they travel as unknown", "source",
+             host->settings->name, "stream", stream->name, "position", log_number(run->faults[0].position), "why",
+             run->faults[0].why, "records", log_number(host->faults_unsaid), NULL);
+    host->faults_unsaid = 0;
+    host->fault_said_ms = now;
+}
+
+static void host_count(struct source_host *host, const struct work *run)
+{
+    host->counts.records += run->counts.records;
+    host->counts.events += run->counts.events;
+    host->counts.unknown += run->counts.unknown;
+    host->counts.malformed += run->counts.malformed;
+    host->counts.partly += run->counts.partly;
+    host->counts.oversize += run->counts.oversize;
+}
+
+/* One schema's messages into the outlets that take it from this source. */
+static void commit_messages(struct source_host *host, struct stream *stream, struct run *run,
+                            const struct schema *schema, const struct work_messages *messages)
+{
+    struct pipeline *pipeline = host->pipeline;
+
+    for (uint32_t o = 0; o < pipeline->outlet_count; o++) {
+        struct outlet *outlet = pipeline->outlets[o];
+        const struct sink_settings *settings = outlet_settings(outlet);
+
+        if (outlet_schema(outlet) != schema || !(settings->source_mask[host->index / 64] >> (host->index % 64) & 1))
+            continue;
+        for (size_t i = 0; i < messages->count; i++) {
+            const struct work_message *message = &messages->index[i];
+            struct batch_origin origin = { run, stream->name, host->index, message->position, message->ticks };
+
+            if (settings->kind_mask >> message->kind & 1)
+                outlet_add(outlet, message->kind, messages->bytes.data + message->offset, message->size, &origin);
+            else
+                outlet_drop(outlet, host->index);
+        }
+    }
+    for (size_t i = 0; i < messages->count; i++)
+        if (messages->index[i].ticks > host->newest_ticks)
+            host->newest_ticks = messages->index[i].ticks;
+}
+
+static void job_commit(struct job *job)
+{
+    struct stream *stream = job->stream;
+    struct source_host *host = stream->host;
+    struct work *work = &job->run;
+    struct run *run = calloc(1, sizeof(*run));
+
+    if (run == NULL)
+        abort();
+    stream->chunk_at += work->consumed;
+    stream->position += work->consumed;
+    stream->word = work->word_after;
+    stream->skip = work->skip_after;
+    *run = (struct run){ .stream = stream, .position = stream->position, .word = stream->word };
+    TAILQ_INSERT_TAIL(&stream->runs, run, entry);
+    run->holds = 1;                                /* ours, until all of it is handed over */
+    for (size_t i = 0; i < host->plan.schema_count; i++) {
+        host->messages[i] += work->messages[i].count;
+        commit_messages(host, stream, run, host->plan.schemas[i], &work->messages[i]);
+    }
+    host_count(host, work);
+    host_log_faults(host, stream, work);
+    if (--run->holds == 0)
+        run_released(run);
+}
+
+/* ---- Jobs ---- */
+
+static void on_job_work(uv_work_t *work)
+{
+    struct job *job = work->data;
+
+    work_run(job->worker, &job->run);
+    if (job->run.big_allowed)
+        worker_shrink(job->worker);
+}
+
+static void stream_give_back(struct stream *stream)
+{
+    struct source_host *host = stream->host;
+    struct chunk *chunk = stream->chunk;
+
+    stream->chunk = NULL;
+    host->pipeline->chunks_out--;
+    host->settings->type->on_chunk(host->self, stream->self, chunk, stream->chunk_at);
+}
+
+static void stream_queue(struct stream *stream)
+{
+    TAILQ_INSERT_TAIL(&stream->host->pipeline->queue, stream, queued);
+}
+
+static void on_job_done(uv_work_t *work, int status)
+{
+    struct job *job = work->data;
+    struct stream *stream = job->stream;
+    struct pipeline *pipeline = stream->host->pipeline;
+    size_t worker_bytes = worker_held(job->worker);
+
+    (void)status;
+    job_commit(job);
+    job->stream = NULL;
+    job->since_ms = 0;
+    pipeline->jobs_running--;
+    budget_give(&pipeline->budget, job->worker_bytes + job->big_bytes);
+    budget_take(&pipeline->budget, worker_bytes);
+    pipeline->baseline += worker_bytes - job->worker_bytes;
+    job->worker_bytes = worker_bytes;
+    if (job->big_bytes > 0)
+        pipeline->big_runs = false;
+    job->big_bytes = 0;
+
+    stream->in_job = false;
+    stream->big = job->run.end == WORK_BIG;
+    if (job->run.end == WORK_ALL || pipeline->state != PIPELINE_RUNNING)
+        stream_give_back(stream);
+    else
+        stream_queue(stream);
+    for (uint32_t i = 0; i < pipeline->outlet_count && pipeline->state <= PIPELINE_STOPPING_SOURCES; i++)
+        outlet_pump(pipeline->outlets[i]);
+    pipeline_flow(pipeline);
+    pipeline_work(pipeline);
+    if (pipeline->state == PIPELINE_STOPPING_SOURCES)
+        pipeline_stop_on(pipeline);
+}
+
+/* A big record may have the budget to itself: all else must be out of memory first, or as far out as it will go. */
+static bool big_fits(struct pipeline *pipeline, const struct stream *stream)
+{
+    size_t need = json_need(stream->chunk->size - stream->chunk_at);
+
+    return !pipeline->big_runs &&
+        (pipeline->budget.held + need <= pipeline->budget.total ||
+         (pipeline->jobs_running == 0 && pipeline->budget.held <= pipeline->baseline + pipeline->chunk_bytes));
+}
+
+static struct job *job_free(struct pipeline *pipeline)
+{
+    for (uint32_t i = 0; i < pipeline->job_count; i++)
+        if (pipeline->jobs[i].stream == NULL)
+            return &pipeline->jobs[i];
+    return NULL;
+}
+
+static void job_start(struct pipeline *pipeline, struct job *job, struct stream *stream)
+{
+    const struct chunk *chunk = stream->chunk;
+
+    job->stream = stream;
+    stream->in_job = true;
+    job->run = (struct work){
+        .plan = &stream->host->plan, .data = chunk->data + stream->chunk_at, .size = chunk->size - stream->chunk_at,
+        .offset = stream->position, .word = stream->word, .skip = stream->skip, .received_ms = wall_ms(),
+        .final = chunk->final, .big_allowed = stream->big,
+    };
+    if (stream->big) {
+        job->big_bytes = json_need(job->run.size);
+        budget_take(&pipeline->budget, job->big_bytes);
+        pipeline->big_runs = true;
+    }
+    job->since_ms = now_ms(pipeline);
+    pipeline->jobs_running++;
+    job->work.data = job;
+    uv_queue_work(pipeline->conf.loop, &job->work, on_job_work, on_job_done);
+}
+
+/* Starts what may start. Streams with a big record wait for room, and the flow closes behind them so that there will be
+ * some; the others go on as long as it is open. */
+static void pipeline_work(struct pipeline *pipeline)
+{
+    struct stream *stream, *next;
+    struct job *job;
+    bool big_waits = false;
+
+    for (stream = TAILQ_FIRST(&pipeline->queue); stream != NULL; stream = next) {
+        next = TAILQ_NEXT(stream, queued);
+        if (pipeline->state != PIPELINE_RUNNING) {
+            TAILQ_REMOVE(&pipeline->queue, stream, queued);
+            stream_give_back(stream);
+            continue;
+        }
+        if (stream->big && !big_fits(pipeline, stream)) {
+            big_waits = true;
+            continue;
+        }
+        if ((!pipeline->flow_open && !stream->big) || (job = job_free(pipeline)) == NULL)
+            continue;
+        TAILQ_REMOVE(&pipeline->queue, stream, queued);
+        job_start(pipeline, job, stream);
+    }
+    pipeline->big_waits = big_waits;
+    if (big_waits && pipeline->flow_open)
+        pipeline_flow(pipeline);
+}
+
+void stream_offer(struct stream *stream, struct chunk *chunk)
+{
+    struct pipeline *pipeline = stream->host->pipeline;
+
+    assert(stream->chunk == NULL && !stream->closed && chunk->offset == stream->position);
+    memset(chunk->data + chunk->size, 0, JSON_PADDING);
+    stream->chunk = chunk;
+    stream->chunk_at = 0;
+    pipeline->chunks_out++;
+    stream_queue(stream);
+    pipeline_work(pipeline);
+    pipeline_flow(pipeline);
+}
+
+/* ---- Flow ---- */
+
+static void pipeline_flow(struct pipeline *pipeline)
+{
+    const struct budget *budget = &pipeline->budget;
+    /* Chunks that wait for the flow to open must not be what keeps it closed. */
+    bool only_chunks = budget->held <= pipeline->baseline + pipeline->chunk_bytes;
+
+    if (pipeline->flow_open && (budget->held >= budget->upper || pipeline->big_waits)) {
+        pipeline->flow_open = false;
+        if (pipeline->big_waits)
+            for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+                outlet_flush(pipeline->outlets[i]);
+    } else if (!pipeline->flow_open && !pipeline->big_waits && (budget->held <= budget->lower || only_chunks)) {
+        pipeline->flow_open = true;
+        for (uint32_t i = 0; i < pipeline->host_count && pipeline->state == PIPELINE_RUNNING; i++)
+            pipeline->hosts[i].settings->type->on_flow(pipeline->hosts[i].self);
+    }
+}
+
+bool flow_is_open(const struct source_host *host)
+{
+    return host->pipeline->flow_open && host->pipeline->state == PIPELINE_RUNNING;
+}
+
+static void pipeline_once_done(struct pipeline *pipeline);
+
+static void on_outlet_moved(void *arg)
+{
+    struct pipeline *pipeline = arg;
+
+    if (pipeline->state != PIPELINE_RUNNING)
+        return;
+    pipeline_flow(pipeline);
+    pipeline_work(pipeline);
+    pipeline_once_done(pipeline);
+}
+
+/* ---- What sources ask ---- */
+
+uv_loop_t *source_loop(struct source_host *host)
+{
+    return host->pipeline->conf.loop;
+}
+
+const char *source_name(const struct source_host *host)
+{
+    return host->settings->name;
+}
+
+uint64_t source_now_ms(struct source_host *host)
+{
+    return now_ms(host->pipeline);
+}
+
+bool source_is_once(const struct source_host *host)
+{
+    return host->pipeline->conf.once;
+}
+
+void source_trouble(struct source_host *host)
+{
+    host->troubles++;
+}
+
+void source_each_cursor(struct source_host *host, void (*each)(void *arg, const struct cursor *cursor), void *arg)
+{
+    struct pen_error err = { 0 };
+
+    if (cursors_each(host->pipeline->cursors, host->settings->name, each, arg, &err) < 0)
+        log_line(LOG_ERROR, "cursors cannot be read: what they covered will be read again", "source",
+                 host->settings->name, "error", err.text, NULL);
+}
+
+void source_drained(struct source_host *host)
+{
+    host->drained = true;
+    pipeline_once_done(host->pipeline);
+}
+
+/* Replay: all read, then all at its end. */
+static void pipeline_once_done(struct pipeline *pipeline)
+{
+    if (!pipeline->conf.once || pipeline->state != PIPELINE_RUNNING || pipeline->chunks_out > 0)
+        return;
+    for (uint32_t i = 0; i < pipeline->host_count; i++)
+        if (!pipeline->hosts[i].drained)
+            return;
+    for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+        if (!outlet_is_idle(pipeline->outlets[i]))
+            return;
+    pipeline_stop(pipeline);
+}
+
+/* ---- Stopping ---- */
+
+static void on_source_stopped(void *arg)
+{
+    struct source_host *host = arg;
+
+    host->stopped = true;
+    host->pipeline->hosts_stopped++;
+    pipeline_stop_on(host->pipeline);
+}
+
+static void on_outlet_stopped(void *arg)
+{
+    struct pipeline *pipeline = arg;
+
+    pipeline->outlets_stopped++;
+    pipeline_stop_on(pipeline);
+}
+
+/* Each step begins when the one before is done; every callback comes back here. */
+static void pipeline_stop_on(struct pipeline *pipeline)
+{
+    switch (pipeline->state) {
+    case PIPELINE_STOPPING_SOURCES:
+        if (pipeline->chunks_out > 0 || pipeline->hosts_stopped < pipeline->host_count)
+            return;
+        pipeline->state = PIPELINE_STOPPING_OUTLETS;
+        for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+            outlet_stop(pipeline->outlets[i], on_outlet_stopped, pipeline);
+        return;
+    case PIPELINE_STOPPING_OUTLETS:
+        if (pipeline->outlets_stopped < pipeline->outlet_count || pipeline->save.since_ms > 0)
+            return;
+        pipeline->state = PIPELINE_SAVING;
+        uv_timer_stop(&pipeline->save_timer);
+        pipeline_save(pipeline);
+        if (pipeline->save.since_ms > 0)
+            return;
+        /* fall through: nothing to save */
+    case PIPELINE_SAVING:
+        pipeline->state = PIPELINE_STOPPED;
+        pipeline->conf.on_stopped(pipeline->conf.arg);
+        return;
+    case PIPELINE_IDLE:
+    case PIPELINE_RUNNING:
+    case PIPELINE_STOPPED:
+        return;
+    }
+}
+
+void pipeline_stop(struct pipeline *pipeline)
+{
+    if (pipeline->state != PIPELINE_RUNNING)
+        return;
+    pipeline->state = PIPELINE_STOPPING_SOURCES;
+    pipeline_work(pipeline);                       /* gives queued chunks back */
+    for (uint32_t i = 0; i < pipeline->host_count; i++)
+        pipeline->hosts[i].settings->type->stop(pipeline->hosts[i].self, on_source_stopped, &pipeline->hosts[i]);
+}
+
+/* ---- Opening ---- */
+
+static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
+{
+    static const char *const folders[] = { "", "/spool", "/dead" };
+    const char *dir = pipeline->conf.state_dir;
+    char *path;
+    int r = 0;
+
+    for (size_t i = 0; i < sizeof(folders) / sizeof(*folders) && r == 0; i++) {
+        if (asprintf(&path, "%s%s", dir, folders[i]) < 0)
+            abort();
+        if (mkdir(path, 0700) < 0 && errno != EEXIST)
+            r = pen_error_set(err, -errno, "%s cannot be made: %s", path, strerror(errno));
+        free(path);
+    }
+    if (r < 0)
+        return r;
+    if (asprintf(&path, "%s/lock", dir) < 0)
+        abort();
+    pipeline->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (pipeline->lock_fd < 0)
+        r = pen_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    else if (flock(pipeline->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        r = pen_error_set(err, UV_EBUSY, "%s is in use: another penstock runs on this state folder", dir);
+    free(path);
+    if (r < 0)
+        return r;
+    if (asprintf(&path, "%s/state.db", dir) < 0)
+        abort();
+    r = cursors_open(&pipeline->cursors, path, err);
+    free(path);
+    return r;
+}
+
+static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *err)
+{
+    const struct settings *settings = pipeline->settings;
+    struct outlet_conf conf = {
+        .loop = pipeline->conf.loop, .http = pipeline->http, .budget = &pipeline->budget,
+        .state_dir = pipeline->conf.state_dir, .life = wall_ms() << 20 | (arc4random() & 0xFFFFF),
+        .source_count = settings->source_count, .stop_ms = settings->daemon.stop_ms,
+        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .on_moved = on_outlet_moved, .arg = pipeline,
+    };
+    int r;
+
+    for (uint32_t i = 0; i < settings->sink_count; i++) {
+        conf.settings = &settings->sinks[i];
+        r = cursors_spool_place(pipeline->cursors, conf.settings->name, &conf.place, err);
+        if (r == 0)
+            r = outlet_open(&pipeline->outlets[i], &conf, err);
+        if (r < 0)
+            return r;
+        pipeline->saved_places[i] = conf.place;
+        pipeline->outlet_count++;
+    }
+    return 0;
+}
+
+/* The distinct schemas of the outlets that this source goes to: each event is written once for each. */
+static void host_plan_schemas(struct source_host *host)
+{
+    struct pipeline *pipeline = host->pipeline;
+
+    for (uint32_t o = 0; o < pipeline->outlet_count; o++) {
+        const struct schema *schema = outlet_schema(pipeline->outlets[o]);
+        size_t i;
+
+        if (!(outlet_settings(pipeline->outlets[o])->source_mask[host->index / 64] >> (host->index % 64) & 1))
+            continue;
+        for (i = 0; i < host->plan.schema_count && host->plan.schemas[i] != schema; i++)
+            ;
+        if (i == host->plan.schema_count && i < WORK_SCHEMAS_MAX)
+            host->plan.schemas[host->plan.schema_count++] = schema;
+    }
+}
+
+static int pipeline_open_sources(struct pipeline *pipeline, struct pen_error *err)
+{
+    const struct settings *settings = pipeline->settings;
+    int r;
+
+    for (uint32_t i = 0; i < settings->source_count; i++) {
+        struct source_host *host = &pipeline->hosts[i];
+
+        host->pipeline = pipeline;
+        host->settings = &settings->sources[i];
+        host->index = i;
+        host->newest_ticks = INT64_MIN;
+        TAILQ_INIT(&host->streams);
+        host->plan.source = (struct pen_span){ host->settings->name, strlen(host->settings->name) };
+        host->plan.record_max = settings->daemon.record_max;
+        host->plan.big_record = settings->daemon.memory / 256;
+        host->plan.output_max = settings->daemon.memory / 64;
+        host_plan_schemas(host);
+        r = work_plan_open(&host->plan, host->settings->parser, settings->daemon.plugin_dir, err);
+        if (r < 0)
+            return r;
+        pipeline->host_count++;
+        r = host->settings->type->open(&host->self, host, host->settings->section, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void pipeline_open_workers(struct pipeline *pipeline)
+{
+    int64_t count = pipeline->settings->daemon.workers;
+
+    if (count == 0)
+        count = sysconf(_SC_NPROCESSORS_ONLN);
+    pipeline->job_count = count < 1 ? 1 : count > WORKERS_MAX ? WORKERS_MAX : (uint32_t)count;
+    for (uint32_t i = 0; i < pipeline->job_count; i++)
+        pipeline->jobs[i].worker = worker_new();
+}
+
+int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct pen_error *err)
+{
+    struct pipeline *pipeline = calloc(1, sizeof(*pipeline));
+    int r;
+
+    if (pipeline == NULL)
+        abort();
+    pipeline->conf = *conf;
+    pipeline->settings = conf->settings;
+    pipeline->lock_fd = -1;
+    pipeline->flow_open = true;
+    TAILQ_INIT(&pipeline->queue);
+    TAILQ_INIT(&pipeline->unsaved);
+    pipeline->budget.total = conf->settings->daemon.memory;
+    pipeline->budget.upper = pipeline->budget.total / 4 * 3;
+    pipeline->budget.lower = pipeline->budget.total / 2;
+    uv_timer_init(conf->loop, &pipeline->save_timer);
+    pipeline->save_timer.data = pipeline;
+    r = pipeline_open_state(pipeline, err);
+    if (r == 0)
+        r = http_new(&pipeline->http, conf->loop, err);
+    if (r == 0)
+        r = pipeline_open_outlets(pipeline, err);
+    if (r == 0)
+        r = pipeline_open_sources(pipeline, err);
+    if (r < 0) {
+        pipeline_close(pipeline);
+        return r;
+    }
+    pipeline_open_workers(pipeline);
+    pipeline->baseline = pipeline->budget.held;
+    *ret = pipeline;
+    return 0;
+}
+
+void pipeline_start(struct pipeline *pipeline)
+{
+    uint32_t every = pipeline->settings->daemon.cursor_save_ms;
+
+    pipeline->state = PIPELINE_RUNNING;
+    log_line(LOG_NOTE, "started", "version", PENSTOCK_VERSION, "sources", log_number(pipeline->host_count), "sinks",
+             log_number(pipeline->outlet_count), "workers", log_number(pipeline->job_count), "memory",
+             log_number(pipeline->budget.total), NULL);
+    uv_timer_start(&pipeline->save_timer, on_save_timer, every, every);
+    for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+        outlet_pump(pipeline->outlets[i]);
+    for (uint32_t i = 0; i < pipeline->host_count; i++)
+        pipeline->hosts[i].settings->type->start(pipeline->hosts[i].self);
+}
+
+/* ---- Closing ---- */
+
+static void on_http_closed(void *arg)
+{
+    (void)arg;
+}
+
+static void on_save_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_unstarted_stopped(void *arg)
+{
+    (void)arg;
+}
+
+void pipeline_close(struct pipeline *pipeline)
+{
+    struct stream *stream;
+
+    if (pipeline == NULL)
+        return;
+    if (pipeline->state == PIPELINE_IDLE) {
+        /* Never started: stop what was opened, one turn after the other, and then come back. */
+        pipeline->state = PIPELINE_STOPPED;
+        for (uint32_t i = 0; i < pipeline->host_count; i++)
+            if (pipeline->hosts[i].self != NULL)
+                pipeline->hosts[i].settings->type->stop(pipeline->hosts[i].self, on_unstarted_stopped, NULL);
+        for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+            outlet_stop(pipeline->outlets[i], on_unstarted_stopped, NULL);
+        uv_run(pipeline->conf.loop, UV_RUN_DEFAULT);
+    }
+    for (uint32_t i = 0; i < pipeline->host_count; i++) {
+        struct source_host *host = &pipeline->hosts[i];
+
+        host->settings->type->close(host->self);
+        while ((stream = TAILQ_FIRST(&host->streams)) != NULL)
+            stream_free(stream);
+        work_plan_close(&host->plan);
+    }
+    for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+        outlet_close(pipeline->outlets[i]);
+    for (uint32_t i = 0; i < pipeline->job_count; i++)
+        worker_free(pipeline->jobs[i].worker);
+    if (pipeline->http != NULL)
+        http_close(pipeline->http, on_http_closed, NULL);
+    cursor_change_clear(&pipeline->save.change);
+    cursors_close(pipeline->cursors);
+    if (pipeline->lock_fd >= 0)
+        close(pipeline->lock_fd);
+    uv_close((uv_handle_t *)&pipeline->save_timer, on_save_timer_closed);
+}
+
+/* ---- What there is to see ---- */
+
+static void log_ledger(const char *source, const struct outlet *outlet, uint32_t row)
+{
+    const struct ledger_row *ledger = outlet_ledger(outlet, row);
+
+    log_line(LOG_NOTE, "messages", "source", source, "sink", outlet_name(outlet), "taken",
+             log_number(ledger_taken(ledger)), "delivered", log_number(ledger->count[LEDGER_DELIVERED]), "dead",
+             log_number(ledger->count[LEDGER_DEAD]), "dropped", log_number(ledger->count[LEDGER_DROPPED]), "held",
+             log_number(ledger->count[LEDGER_HELD]), "spooled", log_number(ledger->count[LEDGER_SPOOLED]), NULL);
+}
+
+static void log_source(const struct source_host *host)
+{
+    log_line(LOG_NOTE, "records", "source", host->settings->name, "read", log_number(host->counts.records), "events",
+             log_number(host->counts.events), "unknown", log_number(host->counts.unknown), "malformed",
+             log_number(host->counts.malformed), "partly", log_number(host->counts.partly), "oversize",
+             log_number(host->counts.oversize), "streams", log_number(host->stream_count), "troubles",
+             log_number(host->troubles), NULL);
+}
+
+static void log_sink(const struct outlet *outlet)
+{
+    static const char *const words[] = { "open", "spooling", "paused" };
+    const struct outlet_counts *counts = outlet_counts(outlet);
+
+    log_line(LOG_NOTE, "sink", "sink", outlet_name(outlet), "flow", words[outlet_state(outlet)], "batches",
+             log_number(counts->batches), "bytes", log_number(counts->bytes), "submitted", log_number(counts->submitted),
+             "retries", log_number(counts->retries), "refusals", log_number(counts->refusals), "cuts",
+             log_number(counts->cuts), "spool_bytes", log_number(spool_bytes(outlet_spool(outlet))), "damaged",
+             log_number(spool_damaged(outlet_spool(outlet))), NULL);
+}
+
+void pipeline_log_counters(struct pipeline *pipeline)
+{
+    for (uint32_t h = 0; h < pipeline->host_count; h++) {
+        log_source(&pipeline->hosts[h]);
+        for (uint32_t o = 0; o < pipeline->outlet_count; o++)
+            log_ledger(pipeline->hosts[h].settings->name, pipeline->outlets[o], h);
+    }
+    for (uint32_t o = 0; o < pipeline->outlet_count; o++) {
+        if (ledger_taken(outlet_ledger(pipeline->outlets[o], pipeline->host_count)) > 0)
+            log_ledger("(earlier)", pipeline->outlets[o], pipeline->host_count);
+        log_sink(pipeline->outlets[o]);
+    }
+    log_line(LOG_NOTE, "memory", "held", log_number(pipeline->budget.held), "peak", log_number(pipeline->budget.peak),
+             "budget", log_number(pipeline->budget.total), "flow", pipeline->flow_open ? "open" : "paused", NULL);
+}
+
+/* Sum of one place over all rows and sinks. */
+static uint64_t pipeline_sum(const struct pipeline *pipeline, enum ledger_place place)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t o = 0; o < pipeline->outlet_count; o++)
+        for (uint32_t row = 0; row <= pipeline->settings->source_count; row++)
+            sum += outlet_ledger(pipeline->outlets[o], row)->count[place];
+    return sum;
+}
+
+void pipeline_status(const struct pipeline *pipeline, char *out, size_t size)
+{
+    snprintf(out, size, "%" PRIu64 " delivered, %" PRIu64 " held, %" PRIu64 " spooled, %" PRIu64 " dead; flow %s",
+             pipeline_sum(pipeline, LEDGER_DELIVERED), pipeline_sum(pipeline, LEDGER_HELD),
+             pipeline_sum(pipeline, LEDGER_SPOOLED), pipeline_sum(pipeline, LEDGER_DEAD),
+             pipeline->flow_open ? "open" : "paused");
+}
+
+uint64_t pipeline_busy_since(const struct pipeline *pipeline)
+{
+    uint64_t since = pipeline->save.since_ms;
+
+    for (uint32_t i = 0; i < pipeline->job_count; i++)
+        if (pipeline->jobs[i].since_ms > 0 && (since == 0 || pipeline->jobs[i].since_ms < since))
+            since = pipeline->jobs[i].since_ms;
+    for (uint32_t i = 0; i < pipeline->outlet_count; i++) {
+        uint64_t busy = outlet_busy_since(pipeline->outlets[i]);
+
+        if (busy > 0 && (since == 0 || busy < since))
+            since = busy;
+    }
+    return since;
+}
+
+bool pipeline_all_delivered(const struct pipeline *pipeline)
+{
+    return pipeline_sum(pipeline, LEDGER_HELD) == 0 && pipeline_sum(pipeline, LEDGER_SPOOLED) == 0 &&
+        pipeline_sum(pipeline, LEDGER_DEAD) == 0;
+}

@@ -1,0 +1,40 @@
+/*
+ * pipeline.h - sources, workers, outlets and cursors put together: the whole daemon but for signals and commands.
+ *
+ * The loop's thread owns all of it. See the head of pipeline.c for how a chunk travels.
+ */
+#ifndef DAEMON_PIPELINE_H
+#define DAEMON_PIPELINE_H
+
+#include "daemon/outlet.h"
+#include "daemon/settings.h"
+
+struct pipeline;
+
+struct pipeline_conf {
+    const struct settings *settings;
+    uv_loop_t *loop;
+    const char *state_dir;           /* settings' own, or a replay job's */
+    bool once;                       /* replay: read what is there, deliver it, stop by itself */
+    void (*on_stopped)(void *arg);   /* after pipeline_stop(), or by itself with `once` */
+    void *arg;
+};
+
+/* Opens state, spools, sinks and sources; reads nothing yet. */
+int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct pen_error *err);
+void pipeline_start(struct pipeline *pipeline);
+/* Delivers or spools what is in flight, saves the cursors; on_stopped() runs on a later turn. */
+void pipeline_stop(struct pipeline *pipeline);
+/* Only after on_stopped(), or instead of pipeline_start(). Its handles are gone after one more turn of the loop. */
+void pipeline_close(struct pipeline *pipeline);
+
+/* One log line per source, per source and sink, per sink, and one for the whole. */
+void pipeline_log_counters(struct pipeline *pipeline);
+/* One sentence for `systemctl status`. */
+void pipeline_status(const struct pipeline *pipeline, char *out, size_t size);
+/* Since when the oldest job on the pool runs, on the loop's clock; 0: none does. */
+uint64_t pipeline_busy_since(const struct pipeline *pipeline);
+/* True while every message of every source is delivered, dead or dropped by rule; for `replay`'s exit status: none dead. */
+bool pipeline_all_delivered(const struct pipeline *pipeline);
+
+#endif

@@ -1,0 +1,143 @@
+/* service.c - see service.h. */
+#include "daemon/service.h"
+
+#include "daemon/log.h"
+#include "daemon/pipeline.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+/* Threads of the pool that are not workers: file reads, spool, cursors, name lookups. */
+#define POOL_OTHERS 4
+
+struct service {
+    uv_loop_t loop;
+    struct pipeline *pipeline;
+    uv_signal_t signals[3];
+    uv_timer_t beat;                               /* watchdog and status line */
+    uint64_t watchdog_ms;                          /* 0: systemd does not watch */
+    bool stopping, stopped;
+};
+
+void service_report(void *arg, const char *file, unsigned line, const char *sentence)
+{
+    (void)arg;
+    if (line > 0)
+        fprintf(stderr, "%s:%u: %s\n", file, line, sentence);
+    else
+        fprintf(stderr, "%s: %s\n", file, sentence);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct service *service = handle->data;
+
+    if (number == SIGUSR1) {
+        pipeline_log_counters(service->pipeline);
+        return;
+    }
+    if (service->stopping) {
+        log_line(LOG_WARN, "stopping at once; what is not delivered or spooled will be read again", NULL);
+        _exit(1);
+    }
+    service->stopping = true;
+    log_line(LOG_NOTE, "stopping", "signal", number == SIGTERM ? "TERM" : "INT", NULL);
+    sd_notify(0, "STOPPING=1\nSTATUS=stopping: delivering or spooling what is in flight");
+    pipeline_stop(service->pipeline);
+}
+
+/* The loop turns, or this timer would not fire; what is left to ask is whether the pool does. A job that takes longer than
+ * the watchdog's whole time is a disk or a parser that hangs. */
+static void on_beat(uv_timer_t *timer)
+{
+    struct service *service = timer->data;
+    uint64_t since = pipeline_busy_since(service->pipeline);
+    char status[256];
+
+    if (service->watchdog_ms > 0 && (since == 0 || uv_now(&service->loop) - since < service->watchdog_ms))
+        sd_notify(0, "WATCHDOG=1");
+    pipeline_status(service->pipeline, status, sizeof(status));
+    sd_notifyf(0, "STATUS=%s", status);
+}
+
+static void service_stopped(void *arg)
+{
+    struct service *service = arg;
+
+    service->stopped = true;
+    for (size_t i = 0; i < sizeof(service->signals) / sizeof(*service->signals); i++)
+        uv_close((uv_handle_t *)&service->signals[i], NULL);
+    uv_close((uv_handle_t *)&service->beat, NULL);
+    uv_stop(&service->loop);
+}
+
+static void service_arm(struct service *service)
+{
+    static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
+    uint64_t watchdog_us = 0;
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        uv_signal_init(&service->loop, &service->signals[i]);
+        service->signals[i].data = service;
+        uv_signal_start(&service->signals[i], on_signal, numbers[i]);
+    }
+    if (sd_watchdog_enabled(0, &watchdog_us) > 0)
+        service->watchdog_ms = watchdog_us / 1000;
+    uv_timer_init(&service->loop, &service->beat);
+    service->beat.data = service;
+    uv_timer_start(&service->beat, on_beat, 0, service->watchdog_ms > 0 && service->watchdog_ms < 20000
+                   ? service->watchdog_ms / 4 : 5000);
+}
+
+/* Sizes of the pool and the heap's habits must be set before the first use of either. */
+static void service_prepare(const struct settings *settings)
+{
+    int64_t workers = settings->daemon.workers > 0 ? settings->daemon.workers : sysconf(_SC_NPROCESSORS_ONLN);
+    char threads[16];
+
+    snprintf(threads, sizeof(threads), "%d", (int)workers + POOL_OTHERS);
+    setenv("UV_THREADPOOL_SIZE", threads, 1);
+    /* Batches and chunks go back to the system when they are freed, and threads share two heaps: memory stays flat. */
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+    mallopt(M_ARENA_MAX, 2);
+}
+
+int service_run(const struct service_conf *conf)
+{
+    struct service service = { 0 };
+    struct pipeline_conf pipeline_conf = {
+        .settings = conf->settings, .loop = &service.loop, .state_dir = conf->state_dir, .once = conf->once,
+        .on_stopped = service_stopped, .arg = &service,
+    };
+    struct pen_error err = { 0 };
+    bool all_delivered;
+
+    service_prepare(conf->settings);
+    uv_loop_init(&service.loop);
+    if (pipeline_new(&service.pipeline, &pipeline_conf, &err) < 0) {
+        log_line(LOG_ERROR, "cannot start", "error", err.text, NULL);
+        uv_run(&service.loop, UV_RUN_DEFAULT);
+        uv_loop_close(&service.loop);
+        return 1;
+    }
+    service_arm(&service);
+    pipeline_start(service.pipeline);
+    sd_notify(0, "READY=1");
+    while (!service.stopped)
+        uv_run(&service.loop, UV_RUN_DEFAULT);
+
+    pipeline_log_counters(service.pipeline);
+    all_delivered = pipeline_all_delivered(service.pipeline);
+    pipeline_close(service.pipeline);
+    uv_run(&service.loop, UV_RUN_DEFAULT);
+    if (uv_loop_close(&service.loop) != 0)
+        log_line(LOG_WARN, "handles were left open", NULL);
+    log_line(LOG_NOTE, "stopped", NULL);
+    return conf->once && !all_delivered ? 1 : 0;
+}
