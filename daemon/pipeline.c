@@ -679,7 +679,7 @@ static void pipeline_stop_on(struct pipeline *pipeline)
         pipeline_save(pipeline);
         if (pipeline->save.since_ms > 0)
             return;
-        /* fall through: nothing to save */
+        /* fall through */
     case PIPELINE_SAVING:
         pipeline->state = PIPELINE_STOPPED;
         pipeline->conf.on_stopped(pipeline->conf.arg);
