@@ -72,9 +72,14 @@ struct event_meta {
 /* Takes one emitted event; false: no room, the record is to be parsed again later from this event on. */
 typedef bool (*out_emit)(void *arg, const struct pen_event *event, uint64_t ordinal);
 
+/* Texts of one record that may be parsed as JSON; a further one counts as none. */
+#define OUT_INNER_MAX 8
+
 struct pen_out {
     struct arena arena;              /* reset per record */
-    struct json *inner;              /* for pen_out_parse(); a second one is made on need */
+    struct json *inner[OUT_INNER_MAX];   /* for pen_out_parse(): one per text, made on need */
+    uint32_t inner_used;             /* of them in this record */
+    struct buf scratch;              /* for pen_out_json() */
     struct pen_event event;
     out_emit emit;
     void *emit_arg;
@@ -88,5 +93,7 @@ struct pen_out *out_new(out_emit emit, void *emit_arg);
 void out_free(struct pen_out *out);
 /* Ready for a record whose first `skip` events are already taken. */
 void out_begin(struct pen_out *out, uint64_t skip);
+/* Bytes of memory it holds now. */
+size_t out_held(const struct pen_out *out);
 
 #endif
