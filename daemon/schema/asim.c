@@ -1,1 +1,201 @@
-/* asim */
+/*
+ * asim.c - events as rows of Microsoft Sentinel's ASIM tables: one JSON object per event, its keys the columns.
+ *
+ *   PEN_NETWORK  ASimNetworkSessionLogs   NetworkSession 0.2.7
+ *   PEN_AUDIT    ASimAuditEventLogs       AuditEvent 0.1.2
+ *   PEN_ALERT    ASimAlertEventLogs       AlertEvent 0.1
+ *   PEN_UNKNOWN  our own table            TimeGenerated datetime, RawData dynamic, RawText string, Trouble string,
+ *                                         EventOriginalUid string, EventProduct string, EventVendor string, Source string,
+ *                                         AdditionalFields dynamic
+ *
+ * The ingestion API loses what has no column, without a word: so a field whose column the event's table lacks goes to
+ * AdditionalFields under the same name, and so do the extras. EventSchema is no physical column (Sentinel's own parsers add
+ * it at query time) and goes nowhere.
+ *
+ * The writer sets what no parser can know or all would repeat: TimeGenerated (the event's time, or the arrival), EventCount,
+ * EventStartTime and EventEndTime, EventSchemaVersion, Dvc (the product: a cloud source has no device), EventUid of
+ * alerts, and EventOriginalUid, which holds Penstock's event id, so that a query can drop repeats. An id that the source gave
+ * the event is kept as EventOriginalUid of AdditionalFields.
+ *
+ * Flow logs make this the hottest code of the daemon: each field's key stands ready to be copied, set fields are found by
+ * their bits, and addresses, which were checked when they were set, are not looked at again.
+ */
+#include "daemon/schema.h"
+#include "daemon/schema/value.h"
+
+/* One column: a cache line. The key is copied whole and then cut to size, since a copy of fixed size is a few moves. */
+#define KEY_MAX 48
+struct column {
+    char key[KEY_MAX];               /* ,"SrcIpAddr": */
+    uint32_t key_size;
+    uint32_t tables;
+    enum field_type type;
+};
+
+#define N TABLE_N
+#define A TABLE_A
+#define L TABLE_L
+#define U TABLE_U
+static const struct column columns[PEN_FIELDS] = {
+#define FIELD(id, type, name, tables, ocsf, ecs, cef) \
+    { ",\"" name "\":", sizeof(",\"" name "\":") - 1, tables, FIELD_##type },
+#include "parsers/fields.def"
+#undef FIELD
+};
+#undef N
+#undef A
+#undef L
+#undef U
+
+static void write_key(struct buf *out, enum pen_field field)
+{
+    buf_reserve(out, KEY_MAX);
+    memcpy(out->data + out->size, columns[field].key, KEY_MAX);
+    out->size += columns[field].key_size;
+}
+
+/* A text that needs no escapes. */
+static void write_plain(struct buf *out, struct pen_span text)
+{
+    char *at;
+
+    buf_reserve(out, text.size + 2);
+    at = out->data + out->size;
+    *at++ = '"';
+    memcpy(at, text.data, text.size);
+    at[text.size] = '"';
+    out->size += text.size + 2;
+}
+
+static void write_ticks(struct buf *out, int64_t ticks)
+{
+    buf_char(out, '"');
+    buf_time(out, ticks);
+    buf_char(out, '"');
+}
+
+/* The columns of the event's own table; what has none is marked in `rest`. */
+static void write_columns(struct buf *out, const struct pen_event *event, const uint64_t set[FIELD_WORDS],
+                          uint64_t rest[FIELD_WORDS])
+{
+    const uint32_t table = 1u << event->kind;
+
+    for (size_t i = 0; i < FIELD_WORDS; i++) {
+        rest[i] = 0;
+        for (uint64_t word = set[i]; word != 0; word &= word - 1) {
+            enum pen_field field = (enum pen_field)(i * 64 + (size_t)__builtin_ctzll(word));
+
+            if ((columns[field].tables & table) == 0) {
+                rest[i] |= word & -word;
+                continue;
+            }
+            write_key(out, field);
+            if (columns[field].type == FIELD_IP || columns[field].type == FIELD_MAC)
+                write_plain(out, event->values[field].text);
+            else
+                value_write(out, columns[field].type, &event->values[field]);
+        }
+    }
+}
+
+static void field_clear(uint64_t set[FIELD_WORDS], enum pen_field field)
+{
+    set[field / 64] &= ~(UINT64_C(1) << field % 64);
+}
+
+static void field_copy(uint64_t set[FIELD_WORDS], const uint64_t from[FIELD_WORDS], enum pen_field field)
+{
+    set[field / 64] |= from[field / 64] & UINT64_C(1) << field % 64;
+}
+
+static int64_t time_or(const struct pen_event *event, enum pen_field field, int64_t otherwise)
+{
+    return event_has(event, field) ? event->values[field].number : otherwise;
+}
+
+/* Columns that ASIM wants of every event and the parser has left to us. */
+static void write_common(struct buf *out, const struct pen_event *event, int64_t time)
+{
+    static const char *const versions[PEN_KINDS] = {
+        [PEN_NETWORK] = ",\"EventSchemaVersion\":\"0.2.7\"",
+        [PEN_AUDIT] = ",\"EventSchemaVersion\":\"0.1.2\"",
+        [PEN_ALERT] = ",\"EventSchemaVersion\":\"0.1\"",
+    };
+    int64_t start = time_or(event, PEN_EVENT_START_TIME, time);
+
+    if (!event_has(event, PEN_EVENT_COUNT))
+        BUF_LITERAL(out, ",\"EventCount\":1");
+    if (!event_has(event, PEN_EVENT_START_TIME)) {
+        write_key(out, PEN_EVENT_START_TIME);
+        write_ticks(out, start);
+    }
+    if (!event_has(event, PEN_EVENT_END_TIME)) {
+        write_key(out, PEN_EVENT_END_TIME);
+        write_ticks(out, start);
+    }
+    if (event->kind == PEN_NETWORK && !event_has(event, PEN_DVC) && event_has(event, PEN_EVENT_PRODUCT)) {
+        write_key(out, PEN_DVC);
+        value_write(out, FIELD_TEXT, &event->values[PEN_EVENT_PRODUCT]);
+    }
+    buf_add(out, versions[event->kind], strlen(versions[event->kind]));
+}
+
+static void write_ids(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    struct pen_span id = { meta->id, meta->id_size };
+
+    write_key(out, PEN_EVENT_ORIGINAL_UID);
+    write_plain(out, id);
+    if (event->kind == PEN_ALERT && !event_has(event, PEN_EVENT_UID)) {
+        write_key(out, PEN_EVENT_UID);
+        write_plain(out, id);
+    }
+}
+
+/* Where a table has no Dvc column, a Dvc that only repeats the product tells nothing. */
+static bool dvc_is_product(const struct pen_event *event)
+{
+    struct pen_span dvc = event->values[PEN_DVC].text, product = event->values[PEN_EVENT_PRODUCT].text;
+
+    return event_has(event, PEN_DVC) && event_has(event, PEN_EVENT_PRODUCT) && dvc.size == product.size &&
+           memcmp(dvc.data, product.data, dvc.size) == 0;
+}
+
+static void write_additional(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+{
+    size_t start = out->size;
+
+    BUF_LITERAL(out, ",\"AdditionalFields\":{");
+    if (value_write_rest(out, event, rest))
+        buf_char(out, '}');
+    else
+        out->size = start;
+}
+
+static void asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+{
+    int64_t time = time_or(event, PEN_TIME_GENERATED, time_or(event, PEN_EVENT_START_TIME, meta->received_ticks));
+    uint64_t set[FIELD_WORDS], rest[FIELD_WORDS];
+
+    memcpy(set, event->set, sizeof(set));
+    field_clear(set, PEN_TIME_GENERATED);
+    field_clear(set, PEN_EVENT_ORIGINAL_UID);
+    if (event->kind != PEN_NETWORK && dvc_is_product(event))
+        field_clear(set, PEN_DVC);
+
+    BUF_LITERAL(out, "{\"TimeGenerated\":");
+    write_ticks(out, time);
+    write_columns(out, event, set, rest);
+    field_copy(rest, event->set, PEN_EVENT_ORIGINAL_UID);
+    if (event->kind != PEN_UNKNOWN) {
+        write_common(out, event, time);
+    } else {
+        BUF_LITERAL(out, ",\"Source\":");
+        value_text(out, meta->source);
+    }
+    write_ids(out, event, meta);
+    write_additional(out, event, rest);
+    buf_char(out, '}');
+}
+
+const struct schema asim_schema = { .name = "asim", .write = asim_write };

@@ -1,1 +1,907 @@
-/* ocsf */
+/*
+ * ocsf.c - events as OCSF 1.8.0: Network Activity 4001, API Activity 6003, Detection Finding 2004, and Base Event 0 for
+ * what is unknown.
+ *
+ * What a class's message holds is a plan: a list of attributes sorted by path, so that walking it opens and closes each
+ * nested object once. It is made once per class, out of three tables:
+ *
+ *   fields.def  a field goes over as it is, to the path in its OCSF column; `own_paths` says where a class differs
+ *   codes       a word of ours becomes an enumeration's number; an unknown word becomes 99, with the word beside it
+ *   computed    everything else
+ *
+ * A path is names parted by dots; `resources[].uid` is an array of one object, `types[]` an array of one value. Where two
+ * fields lead to one path the earlier wins and the other stays in `unmapped`.
+ *
+ * `homes` says which classes have which objects, and which field must be there for the object to be whole: OCSF refuses
+ * an endpoint that is but a port. Without it the object's fields stay in `unmapped`, where all goes that found no place.
+ * So no message holds an attribute its class does not define, and none loses a field.
+ */
+#include "daemon/schema.h"
+#include "daemon/schema/value.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define N TABLE_N
+#define A TABLE_A
+#define L TABLE_L
+#define U TABLE_U
+#define ALL (N | A | L | U)
+
+static const uint32_t class_uids[PEN_KINDS] = {
+    [PEN_UNKNOWN] = 0, [PEN_NETWORK] = 4001, [PEN_AUDIT] = 6003, [PEN_ALERT] = 2004,
+};
+
+/* ---- Fields that go over as they are ---- */
+
+/* Where a class has another place than fields.def says. */
+static const struct own_path {
+    uint32_t kinds;
+    enum pen_field field;
+    const char *path;
+} own_paths[] = {
+    { N, PEN_RESOURCE_ID, "network_observation_point.uid" },
+    { N, PEN_NIC_MAC, "network_observation_point.mac" },
+    { L, PEN_EVENT_ORIGINAL_TYPE, "finding_info.analytic.uid" },
+};
+
+/* Objects that not every class has, or that are not whole without one of `needs`. The longest prefix of a path counts. */
+#define NEEDS_MAX 5
+static const struct home {
+    const char *path;
+    uint32_t kinds;
+    enum pen_field needs[NEEDS_MAX + 1];     /* ends with PEN_FIELDS; none: no condition */
+} homes[] = {
+    { "actor", A, { PEN_FIELDS } },
+    { "actor.user", A, { PEN_ACTOR_USER_ID, PEN_ACTOR_USERNAME, PEN_FIELDS } },
+    { "api", A, { PEN_FIELDS } },
+    { "app_protocol_name", N, { PEN_FIELDS } },
+    { "confidence_score", L, { PEN_FIELDS } },
+    { "connection_info", N, { PEN_FIELDS } },
+    { "dst_endpoint", N, { PEN_DST_IP_ADDR, PEN_DST_HOSTNAME, PEN_DST_DVC_ID, PEN_FIELDS } },
+    { "dst_endpoint", A, { PEN_TARGET_IP_ADDR, PEN_TARGET_HOSTNAME, PEN_FIELDS } },
+    { "finding_info", L, { PEN_FIELDS } },
+    { "firewall_rule", N, { PEN_NETWORK_RULE_NAME, PEN_FIELDS } },
+    { "http_request", A, { PEN_FIELDS } },
+    { "network_observation_point", N, { PEN_RESOURCE_ID, PEN_FIELDS } },
+    { "policy", N, { PEN_ACL_ID, PEN_FIELDS } },
+    { "remediation", L, { PEN_FIELDS } },
+    { "resources[]", A | L, { PEN_OBJECT_ID, PEN_RESOURCE_ID, PEN_OBJECT, PEN_COMPROMISED_ENTITY, PEN_FIELDS } },
+    { "risk_score", L, { PEN_FIELDS } },
+    { "src_endpoint", N, { PEN_SRC_IP_ADDR, PEN_SRC_HOSTNAME, PEN_SRC_DVC_ID, PEN_FIELDS } },
+    { "src_endpoint", A, { PEN_FIELDS } },   /* whole in any case: computed */
+    { "traffic", N, { PEN_FIELDS } },
+};
+
+/* What OCSF says by the class itself: nothing is lost when these go nowhere. */
+static const struct { uint32_t kinds; enum pen_field field; } implied[] = {
+    { N | L, PEN_EVENT_TYPE },               /* Flow, Alert */
+    { ALL, PEN_TIME_GENERATED }, { ALL, PEN_EVENT_VENDOR }, { ALL, PEN_EVENT_PRODUCT },
+    { U, PEN_RAW }, { U, PEN_RAW_TEXT },     /* raw_data */
+    { N | A | L, PEN_DVC },
+};
+
+/* ---- Words that become numbers ---- */
+
+struct word {
+    const char *text;                        /* NULL ends the list */
+    int id;
+};
+#define OTHER 99
+#define OMIT (-1)
+
+static const struct word severities[] = {
+    { "Informational", 1 }, { "Low", 2 }, { "Medium", 3 }, { "High", 4 }, { "Critical", 5 }, { NULL, 0 },
+};
+static const struct word results[] = { { "Success", 1 }, { "Failure", 2 }, { "NA", 0 }, { NULL, 0 } };
+static const struct word flow_states[] = { { "B", 1 }, { "C", 6 }, { "E", 2 }, { "D", 5 }, { NULL, 0 } };
+static const struct word audit_types[] = {
+    { "Create", 1 }, { "Read", 2 }, { "Set", 3 }, { "Delete", 4 }, { NULL, 0 },
+};
+static const struct word directions[] = {
+    { "Inbound", 1 }, { "Outbound", 2 }, { "Local", 3 }, { "NA", 0 }, { NULL, 0 },
+};
+static const struct word ip_versions[] = { { "IPv4", 4 }, { "IPv6", 6 }, { NULL, 0 } };
+static const struct word actions[] = {
+    { "Allow", 1 }, { "Deny", 2 }, { "Drop", 2 }, { "Drop ICMP", 2 }, { "Reset", 2 }, { "Reset Source", 2 },
+    { "Reset Destination", 2 }, { "Encrypt", 4 }, { "Decrypt", 4 }, { NULL, 0 },
+};
+static const struct word dispositions[] = {
+    { "Allow", 1 }, { "Deny", 2 }, { "Drop", 6 }, { "Drop ICMP", 6 }, { "Reset", 21 }, { "Reset Source", 21 },
+    { "Reset Destination", 21 }, { NULL, 0 },
+};
+static const struct word user_types[] = {
+    { "Regular", 1 }, { "Guest", 1 }, { "Admin", 2 }, { "System", 3 }, { "Service", 4 }, { "Service Principal", 4 },
+    { "Application", 4 }, { NULL, 0 },
+};
+static const struct word alert_states[] = {
+    { "New", 1 }, { "Active", 1 }, { "InProgress", 2 }, { "In Progress", 2 }, { "Dismissed", 3 }, { "Resolved", 4 },
+    { "Closed", 4 }, { NULL, 0 },
+};
+/* Defender sends an alert again when it has changed. */
+static const struct word alert_activities[] = {
+    { "New", 1 }, { "Active", 1 }, { "InProgress", 2 }, { "In Progress", 2 }, { "Dismissed", 3 }, { "Resolved", 3 },
+    { "Closed", 3 }, { NULL, 0 },
+};
+
+static const struct code {
+    uint32_t kinds;
+    enum pen_field field;
+    const char *path, *sibling;              /* the sibling takes the source's word where the number is 99 */
+    const struct word *words;
+    int absent;                              /* where the field is not set; OMIT: no attribute */
+} codes[] = {
+    { N, PEN_FLOW_STATE, "activity_id", "activity_name", flow_states, 6 },
+    { A, PEN_EVENT_TYPE, "activity_id", "activity_name", audit_types, 0 },
+    { L, PEN_ALERT_ORIGINAL_STATUS, "activity_id", "activity_name", alert_activities, 1 },
+    { ALL, PEN_EVENT_SEVERITY, "severity_id", "severity", severities, 0 },
+    { N | A, PEN_EVENT_RESULT, "status_id", "status", results, OMIT },
+    { L, PEN_ALERT_ORIGINAL_STATUS, "status_id", "status", alert_states, OMIT },
+    { L, PEN_ALERT_STATUS, "status_id", "status", alert_states, OMIT },
+    { N, PEN_NETWORK_DIRECTION, "connection_info.direction_id", "connection_info.direction", directions, 0 },
+    { N, PEN_NETWORK_PROTOCOL_VERSION, "connection_info.protocol_ver_id", "connection_info.protocol_ver", ip_versions, OMIT },
+    { N, PEN_DVC_ACTION, "action_id", "action", actions, OMIT },
+    { N, PEN_DVC_ACTION, "disposition_id", "disposition", dispositions, OMIT },
+    { A, PEN_ACTOR_USER_TYPE, "actor.user.type_id", "actor.user.type", user_types, OMIT },
+};
+
+static struct pen_span event_text(const struct pen_event *event, enum pen_field field)
+{
+    return event_has(event, field) ? event->values[field].text : (struct pen_span){ NULL, 0 };
+}
+
+static bool event_is(const struct pen_event *event, enum pen_field field, const char *text)
+{
+    return event_has(event, field) && pen_span_is(event->values[field].text, text);
+}
+
+static int code_id(const struct code *code, const struct pen_event *event)
+{
+    if (!event_has(event, code->field))
+        return code->absent;
+    for (const struct word *word = code->words; word->text != NULL; word++)
+        if (pen_span_is_nocase(event->values[code->field].text, word->text))
+            return word->id;
+    return OTHER;
+}
+
+/* Where a word alone does not tell: a refused flow is logged as one that begins (B), a write that answers 201 Created made
+ * something, and ASIM has no Critical. */
+static int code_value(const struct code *code, const struct pen_event *event)
+{
+    int id = code_id(code, event);
+
+    if (code->words == flow_states && event_is(event, PEN_DVC_ACTION, "Deny"))
+        return 5;
+    if (code->words == audit_types && id == 3 && event_has(event, PEN_HTTP_STATUS) &&
+        event->values[PEN_HTTP_STATUS].number == 201)
+        return 1;
+    if (code->words == severities && event_is(event, PEN_EVENT_ORIGINAL_SEVERITY, "Critical"))
+        return 5;
+    return id;
+}
+
+/* ---- Everything else: each writes one value and says whether there was one ---- */
+
+typedef bool (*compute)(struct buf *out, const struct pen_event *event, const struct event_meta *meta);
+
+/* Ticks to OCSF's integer milliseconds, rounded down before 1970 as after. */
+static void write_ms(struct buf *out, int64_t ticks)
+{
+    buf_int(out, ticks / 10000 - (ticks % 10000 < 0));
+}
+
+static bool compute_text(struct buf *out, struct pen_span text)
+{
+    if (text.size == 0)
+        return false;
+    value_text(out, text);
+    return true;
+}
+
+static bool compute_type_uid(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    int activity = 0;
+
+    (void)meta;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+        if ((codes[i].kinds & 1u << event->kind) && strcmp(codes[i].path, "activity_id") == 0)
+            activity = code_value(&codes[i], event);
+    buf_int(out, (int64_t)class_uids[event->kind] * 100 + activity);
+    return true;
+}
+
+static bool compute_class_uid(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    buf_int(out, class_uids[event->kind]);
+    return true;
+}
+
+static bool compute_category_uid(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    buf_int(out, class_uids[event->kind] / 1000);
+    return true;
+}
+
+static bool compute_time(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    if (event_has(event, PEN_TIME_GENERATED))
+        write_ms(out, event->values[PEN_TIME_GENERATED].number);
+    else if (event_has(event, PEN_EVENT_START_TIME))
+        write_ms(out, event->values[PEN_EVENT_START_TIME].number);
+    else
+        write_ms(out, meta->received_ticks);
+    return true;
+}
+
+static bool compute_uid(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)event;
+    return compute_text(out, (struct pen_span){ meta->id, meta->id_size });
+}
+
+static bool compute_product(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    return compute_text(out, event_text(event, PEN_EVENT_PRODUCT)) || compute_text(out, PEN_SPAN("Azure"));
+}
+
+static bool compute_vendor(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    return compute_text(out, event_text(event, PEN_EVENT_VENDOR));
+}
+
+static bool compute_account_type(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (!event_has(event, PEN_SUBSCRIPTION_ID))
+        return false;
+    BUF_LITERAL(out, "13");
+    return true;
+}
+
+/* OCSF has no words for protocols but IANA's in lower case. */
+static bool compute_protocol_name(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    size_t start = out->size;
+
+    (void)meta;
+    if (!compute_text(out, event_text(event, PEN_NETWORK_PROTOCOL)))
+        return false;
+    for (size_t i = start; i < out->size; i++)
+        if (out->data[i] >= 'A' && out->data[i] <= 'Z')
+            out->data[i] += 'a' - 'A';
+    return true;
+}
+
+/* An operation by nobody is an operation by the service itself. */
+static struct pen_span emitter(const struct pen_event *event)
+{
+    struct pen_span provider = event_text(event, PEN_RESOURCE_PROVIDER);
+
+    if (provider.size > 0)
+        return provider;
+    provider = event_text(event, PEN_EVENT_PRODUCT);
+    return provider.size > 0 ? provider : PEN_SPAN("Azure");
+}
+
+static bool compute_invoked_by(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (event_has(event, PEN_ACTOR_USER_ID) || event_has(event, PEN_ACTOR_USERNAME) ||
+        event_has(event, PEN_ACTING_APP_ID) || event_has(event, PEN_ACTING_APP_NAME) || event_has(event, PEN_SESSION_UID))
+        return false;
+    return compute_text(out, emitter(event));
+}
+
+/* Audit: the class demands a source. Network: it demands one end at least. */
+static bool compute_src_svc_name(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (event_has(event, PEN_SRC_IP_ADDR) || event_has(event, PEN_SRC_HOSTNAME) || event_has(event, PEN_SRC_DVC_ID))
+        return false;
+    return compute_text(out, emitter(event));
+}
+
+static bool compute_only_end(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    if (event_has(event, PEN_DST_IP_ADDR) || event_has(event, PEN_DST_HOSTNAME) || event_has(event, PEN_DST_DVC_ID))
+        return false;
+    return compute_src_svc_name(out, event, meta);
+}
+
+static bool compute_operation(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    return compute_text(out, event_text(event, PEN_EVENT_ORIGINAL_TYPE)) || compute_text(out, PEN_SPAN("Unknown"));
+}
+
+static bool compute_alert_message(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    return compute_text(out, event_text(event, PEN_ALERT_NAME));
+}
+
+static bool compute_first_seen(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (!event_has(event, PEN_EVENT_START_TIME))
+        return false;
+    write_ms(out, event->values[PEN_EVENT_START_TIME].number);
+    return true;
+}
+
+static bool compute_last_seen(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (!event_has(event, PEN_EVENT_END_TIME))
+        return false;
+    write_ms(out, event->values[PEN_EVENT_END_TIME].number);
+    return true;
+}
+
+static bool compute_analytic_type(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)meta;
+    if (!event_has(event, PEN_EVENT_ORIGINAL_TYPE) && !event_has(event, PEN_RULE_NAME))
+        return false;
+    BUF_LITERAL(out, "1");
+    return true;
+}
+
+/* The next of a comma list, trimmed; empty at the end. */
+static struct pen_span list_next(struct pen_span *list)
+{
+    struct pen_span item;
+    const char *comma;
+
+    while (list->size > 0) {
+        comma = memchr(list->data, ',', list->size);
+        item = (struct pen_span){ list->data, comma != NULL ? (size_t)(comma - list->data) : list->size };
+        list->data += item.size + (comma != NULL);
+        list->size -= item.size + (comma != NULL);
+        item = pen_span_trim(item);
+        if (item.size > 0)
+            return item;
+    }
+    return (struct pen_span){ NULL, 0 };
+}
+
+/* `Local Groups (T1069.001)`, `T1069.001` or plain words, as a technique with name and uid. */
+static void write_technique(struct buf *out, struct pen_span item)
+{
+    const char *open = item.size > 0 && item.data[item.size - 1] == ')' ? memrchr(item.data, '(', item.size) : NULL;
+    struct pen_span name = item, uid = { NULL, 0 };
+
+    if (open != NULL) {
+        name = pen_span_trim((struct pen_span){ item.data, (size_t)(open - item.data) });
+        uid = pen_span_trim((struct pen_span){ open + 1, item.size - (size_t)(open - item.data) - 2 });
+    } else if (item.size > 1 && item.data[0] == 'T' && item.data[1] >= '0' && item.data[1] <= '9') {
+        name = uid;
+        uid = item;
+    }
+    if (name.size == 0 && uid.size == 0)
+        name = item;
+    if (uid.size > 0 && memchr(uid.data, '.', uid.size) != NULL)
+        BUF_LITERAL(out, "{\"sub_technique\":{");
+    else
+        BUF_LITERAL(out, "{\"technique\":{");
+    if (name.size > 0) {
+        BUF_LITERAL(out, "\"name\":");
+        value_text(out, name);
+    }
+    if (uid.size > 0) {
+        if (name.size > 0)
+            buf_char(out, ',');
+        BUF_LITERAL(out, "\"uid\":");
+        value_text(out, uid);
+    }
+    BUF_LITERAL(out, "}}");
+}
+
+static bool compute_attacks(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    struct pen_span tactics = event_text(event, PEN_ATTACK_TACTICS);
+    struct pen_span techniques = event_text(event, PEN_ATTACK_TECHNIQUES), item;
+    size_t start = out->size;
+
+    (void)meta;
+    buf_char(out, '[');
+    while ((item = list_next(&tactics)).size > 0) {
+        BUF_LITERAL(out, "{\"tactic\":{\"name\":");
+        value_text(out, item);
+        BUF_LITERAL(out, "}},");
+    }
+    while ((item = list_next(&techniques)).size > 0) {
+        write_technique(out, item);
+        buf_char(out, ',');
+    }
+    if (out->size == start + 1)
+        return false;
+    out->data[out->size - 1] = ']';
+    return true;
+}
+
+static bool compute_evidences(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    struct pen_json entities = event->values[PEN_ENTITIES].json;
+    struct pen_json_iter it;
+    size_t start = out->size;
+
+    (void)meta;
+    if (!event_has(event, PEN_ENTITIES))
+        return false;
+    buf_char(out, '[');
+    if (pen_json_type(&entities) == PEN_JSON_ARRAY) {
+        for (it = pen_json_each(&entities); pen_json_next(&it);) {
+            BUF_LITERAL(out, "{\"data\":");
+            json_write(&it.value, out);
+            BUF_LITERAL(out, "},");
+        }
+    } else {
+        BUF_LITERAL(out, "{\"data\":");
+        json_write(&entities, out);
+        BUF_LITERAL(out, "},");
+    }
+    if (out->size == start + 1)
+        return false;
+    out->data[out->size - 1] = ']';
+    return true;
+}
+
+static void write_observable(struct buf *out, const char *name, int type_id, const char *type, struct pen_span value)
+{
+    if (value.size == 0)
+        return;
+    BUF_LITERAL(out, "{\"name\":\"");
+    buf_add(out, name, strlen(name));
+    BUF_LITERAL(out, "\",\"type\":\"");
+    buf_add(out, type, strlen(type));
+    BUF_LITERAL(out, "\",\"type_id\":");
+    buf_int(out, type_id);
+    BUF_LITERAL(out, ",\"value\":");
+    value_text(out, value);
+    BUF_LITERAL(out, "},");
+}
+
+/* What an analyst searches an entity by. */
+static const struct { const char *type, *member, *name; int type_id; const char *caption; } entity_keys[] = {
+    { "ip", "Address", "evidences.data.Address", 2, "IP Address" },
+    { "host", "HostName", "evidences.data.HostName", 1, "Hostname" },
+    { "account", "Name", "evidences.data.Name", 4, "User Name" },
+    { "url", "Url", "evidences.data.Url", 6, "URL String" },
+    { "file", "Name", "evidences.data.Name", 7, "File Name" },
+    { "filehash", "Value", "evidences.data.Value", 8, "Hash" },
+    { "process", "CommandLine", "evidences.data.CommandLine", 13, "Command Line" },
+    { "azure-resource", "ResourceId", "evidences.data.ResourceId", 10, "Resource UID" },
+};
+
+static void write_entity_observables(struct buf *out, const struct pen_event *event)
+{
+    struct pen_json_iter it;
+
+    if (!event_has(event, PEN_ENTITIES))
+        return;
+    for (it = pen_json_each(&event->values[PEN_ENTITIES].json); pen_json_next(&it);) {
+        struct pen_json type = pen_json_get_nocase(&it.value, "type"), member;
+
+        for (size_t i = 0; i < sizeof(entity_keys) / sizeof(*entity_keys); i++) {
+            if (!pen_span_is_nocase(pen_json_value(&type), entity_keys[i].type))
+                continue;
+            member = pen_json_get_nocase(&it.value, entity_keys[i].member);
+            write_observable(out, entity_keys[i].name, entity_keys[i].type_id, entity_keys[i].caption,
+                             pen_json_value(&member));
+        }
+    }
+}
+
+/* Not for flows: two addresses at fixed paths need no index, and it would cost every tuple 150 bytes. */
+static bool compute_observables(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    size_t start = out->size;
+
+    (void)meta;
+    buf_char(out, '[');
+    if (event->kind == PEN_AUDIT) {
+        write_observable(out, "src_endpoint.ip", 2, "IP Address", event_text(event, PEN_SRC_IP_ADDR));
+        write_observable(out, "actor.user.name", 4, "User Name", event_text(event, PEN_ACTOR_USERNAME));
+    }
+    write_observable(out, "resources.uid", 10, "Resource UID",
+                     event_text(event, event_has(event, PEN_OBJECT_ID) ? PEN_OBJECT_ID : PEN_RESOURCE_ID));
+    write_entity_observables(out, event);
+    if (out->size == start + 1)
+        return false;
+    out->data[out->size - 1] = ']';
+    return true;
+}
+
+static bool compute_raw_data(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    (void)event;
+    return meta->record != NULL && compute_text(out, meta->record->raw);
+}
+
+/* `uses` are the fields it has written in full. A text instead of a function stands as it is. */
+#define USES_MAX 2
+static const struct computed {
+    uint32_t kinds;
+    const char *path;
+    compute compute;
+    const char *text;
+    enum pen_field uses[USES_MAX];
+    uint32_t use_count;
+} computed[] = {
+    { U, "activity_id", NULL, "0", { 0 }, 0 },
+    { ALL, "type_uid", compute_type_uid, NULL, { 0 }, 0 },
+    { ALL, "class_uid", compute_class_uid, NULL, { 0 }, 0 },
+    { ALL, "category_uid", compute_category_uid, NULL, { 0 }, 0 },
+    { ALL, "time", compute_time, NULL, { 0 }, 0 },
+    { ALL, "metadata.version", NULL, "\"1.8.0\"", { 0 }, 0 },
+    { N, "metadata.profiles", NULL, "[\"cloud\",\"security_control\"]", { 0 }, 0 },
+    { A | L | U, "metadata.profiles", NULL, "[\"cloud\"]", { 0 }, 0 },
+    { ALL, "metadata.uid", compute_uid, NULL, { 0 }, 0 },
+    { ALL, "metadata.product.name", compute_product, NULL, { 0 }, 0 },
+    { ALL, "metadata.product.vendor_name", compute_vendor, NULL, { 0 }, 0 },
+    { ALL, "cloud.provider", NULL, "\"Azure\"", { 0 }, 0 },
+    { ALL, "cloud.account.type_id", compute_account_type, NULL, { 0 }, 0 },
+    { N, "connection_info.protocol_name", compute_protocol_name, NULL, { PEN_NETWORK_PROTOCOL }, 1 },
+    { A, "actor.invoked_by", compute_invoked_by, NULL, { 0 }, 0 },
+    { A, "src_endpoint.svc_name", compute_src_svc_name, NULL, { 0 }, 0 },
+    { N, "src_endpoint.svc_name", compute_only_end, NULL, { 0 }, 0 },
+    { A, "api.operation", compute_operation, NULL, { 0 }, 0 },
+    { L, "message", compute_alert_message, NULL, { 0 }, 0 },
+    { L, "is_alert", NULL, "true", { 0 }, 0 },
+    { L, "finding_info.uid", compute_uid, NULL, { 0 }, 0 },
+    { L, "finding_info.first_seen_time", compute_first_seen, NULL, { 0 }, 0 },
+    { L, "finding_info.last_seen_time", compute_last_seen, NULL, { 0 }, 0 },
+    { L, "finding_info.analytic.type_id", compute_analytic_type, NULL, { 0 }, 0 },
+    { L, "finding_info.attacks", compute_attacks, NULL, { PEN_ATTACK_TACTICS, PEN_ATTACK_TECHNIQUES }, 2 },
+    { L, "evidences", compute_evidences, NULL, { PEN_ENTITIES }, 1 },
+    { A | L, "observables", compute_observables, NULL, { 0 }, 0 },
+    { U, "raw_data", compute_raw_data, NULL, { 0 }, 0 },
+};
+
+/* ---- The plan ---- */
+
+#define DEPTH_MAX 4
+#define KEY_MAX 96
+#define STEPS_MAX 192
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
+
+/* One attribute of a class. */
+struct step {
+    const char *path;
+    enum { STEP_FIELD, STEP_CODE, STEP_SIBLING, STEP_COMPUTED } source;
+    uint32_t order;                          /* in which it was added: the earlier wins */
+    enum pen_field field;
+    const struct code *code;
+    const struct computed *computed;
+    int home;                                /* index in homes, or -1 */
+    uint32_t path_number;                    /* equal for steps of one path */
+    uint32_t depth;                          /* objects around it */
+    uint32_t common;                         /* of those, shared with the step before */
+    bool array_leaf;
+    const char *closers[DEPTH_MAX];          /* of each object around it */
+    uint32_t key_at[DEPTH_MAX + 1];          /* where in key the text from each depth on starts */
+    uint32_t key_size;
+    char key[KEY_MAX];                       /* "a":{"b":{"c": */
+};
+
+struct plan {
+    struct step steps[STEPS_MAX];
+    uint32_t count;
+    uint64_t implied[FIELD_WORDS];
+};
+static struct plan plans[PEN_KINDS];
+
+static bool path_starts(const char *path, const char *prefix)
+{
+    size_t size = strlen(prefix);
+
+    return strncmp(path, prefix, size) == 0 && (path[size] == '\0' || path[size] == '.');
+}
+
+/* False: the class has no such attribute. *home is the innermost condition on it, or -1. */
+static bool home_find(const char *path, enum pen_kind kind, int *home)
+{
+    size_t longest = 0;
+    bool known = false, ours = false;
+
+    *home = -1;
+    for (size_t i = 0; i < COUNT(homes); i++) {
+        if (!path_starts(path, homes[i].path))
+            continue;
+        known = true;
+        if ((homes[i].kinds & 1u << kind) == 0)
+            continue;
+        ours = true;
+        if (homes[i].needs[0] != PEN_FIELDS && strlen(homes[i].path) > longest) {
+            longest = strlen(homes[i].path);
+            *home = (int)i;
+        }
+    }
+    return ours || !known;
+}
+
+/* Cuts the path into the keys and braces that lead to it. */
+static void step_compile(struct step *step)
+{
+    const char *at = step->path, *end;
+    struct pen_span name;
+    bool array;
+    int size;
+
+    for (;; at = end + 1) {
+        end = strchrnul(at, '.');
+        name = (struct pen_span){ at, (size_t)(end - at) };
+        array = name.size > 2 && memcmp(end - 2, "[]", 2) == 0;
+        if (array)
+            name.size -= 2;
+        step->key_at[step->depth] = step->key_size;
+        size = snprintf(step->key + step->key_size, KEY_MAX - step->key_size, "\"%.*s\":%s%s", (int)name.size, name.data,
+                        array ? "[" : "", *end == '.' ? "{" : "");
+        assert(size > 0 && step->key_size + (size_t)size < KEY_MAX);
+        step->key_size += (uint32_t)size;
+        if (*end == '\0')
+            break;
+        assert(step->depth < DEPTH_MAX);
+        step->closers[step->depth++] = array ? "}]" : "}";
+    }
+    step->array_leaf = array;
+}
+
+static void plan_add(struct plan *plan, enum pen_kind kind, const struct step *step)
+{
+    struct step *to = &plan->steps[plan->count];
+
+    assert(plan->count < STEPS_MAX);
+    *to = *step;
+    if (!home_find(to->path, kind, &to->home))
+        return;
+    if (to->source == STEP_COMPUTED)
+        to->home = -1;                       /* it makes the object whole itself */
+    to->order = plan->count++;
+    step_compile(to);
+}
+
+static void plan_add_field(struct plan *plan, enum pen_kind kind, enum pen_field field)
+{
+    const char *path = fields[field].ocsf;
+
+    for (size_t i = 0; i < COUNT(own_paths); i++)
+        if (own_paths[i].field == field && (own_paths[i].kinds & 1u << kind))
+            path = own_paths[i].path;
+    if (path != NULL)
+        plan_add(plan, kind, &(struct step){ .source = STEP_FIELD, .path = path, .field = field });
+}
+
+static int by_path(const void *a, const void *b)
+{
+    const struct step *left = a, *right = b;
+    int r = strcmp(left->path, right->path);   /* '.' sorts before all that names are made of: objects stay together */
+
+    return r != 0 ? r : (left->order > right->order) - (left->order < right->order);
+}
+
+/* Objects that both are in. */
+static uint32_t steps_common(const struct step *left, const struct step *right)
+{
+    uint32_t depth = 0, size;
+
+    while (depth < left->depth && depth < right->depth) {
+        size = left->key_at[depth + 1];
+        if (right->key_at[depth + 1] != size || memcmp(left->key, right->key, size) != 0)
+            break;
+        depth++;
+    }
+    return depth;
+}
+
+static void plan_compile(struct plan *plan, enum pen_kind kind)
+{
+    struct step *step;
+
+    for (enum pen_field field = 0; field < PEN_FIELDS; field++)
+        plan_add_field(plan, kind, field);
+    for (size_t i = 0; i < COUNT(codes); i++) {
+        if ((codes[i].kinds & 1u << kind) == 0)
+            continue;
+        plan_add(plan, kind, &(struct step){ .source = STEP_CODE, .path = codes[i].path, .code = &codes[i] });
+        plan_add(plan, kind, &(struct step){ .source = STEP_SIBLING, .path = codes[i].sibling, .code = &codes[i] });
+    }
+    for (size_t i = 0; i < COUNT(computed); i++)
+        if (computed[i].kinds & 1u << kind)
+            plan_add(plan, kind, &(struct step){ .source = STEP_COMPUTED, .path = computed[i].path,
+                                                 .computed = &computed[i] });
+    qsort(plan->steps, plan->count, sizeof(*plan->steps), by_path);
+    for (uint32_t i = 1; i < plan->count; i++) {
+        step = &plan->steps[i];
+        step->common = steps_common(step - 1, step);
+        step->path_number = step[-1].path_number + (strcmp(step[-1].path, step->path) != 0);
+    }
+    for (size_t i = 0; i < COUNT(implied); i++)
+        if (implied[i].kinds & 1u << kind)
+            plan->implied[implied[i].field / 64] |= UINT64_C(1) << implied[i].field % 64;
+}
+
+static void plans_compile(void)
+{
+    for (int kind = 0; kind < PEN_KINDS; kind++)
+        plan_compile(&plans[kind], (enum pen_kind)kind);
+}
+
+/* ---- Writing ---- */
+
+struct writer {
+    struct buf *out;
+    const struct pen_event *event;
+    const struct event_meta *meta;
+    const struct step *last;                 /* written; its objects are open */
+    uint64_t rest[FIELD_WORDS];              /* fields that have found no place yet */
+    bool whole[COUNT(homes)];                /* which conditions hold for this event */
+};
+
+static void writer_begin(struct writer *writer)
+{
+    const struct plan *plan = &plans[writer->event->kind];
+
+    for (size_t i = 0; i < FIELD_WORDS; i++)
+        writer->rest[i] = writer->event->set[i] & ~plan->implied[i];
+    for (size_t i = 0; i < COUNT(homes); i++) {
+        writer->whole[i] = false;
+        for (const enum pen_field *field = homes[i].needs; *field != PEN_FIELDS; field++)
+            writer->whole[i] |= event_has(writer->event, *field);
+    }
+}
+
+static void writer_took(struct writer *writer, enum pen_field field)
+{
+    writer->rest[field / 64] &= ~(UINT64_C(1) << field % 64);
+}
+
+/* False where OCSF would refuse the value: it stays in unmapped. */
+static bool write_field(struct writer *writer, const struct step *step)
+{
+    const union value *value = &writer->event->values[step->field];
+    enum field_type type = fields[step->field].type;
+    const char *leaf = step->key + step->key_at[step->depth];
+
+    if (strcmp(leaf, "\"port\":") == 0 && (value->number < 0 || value->number > 65535))
+        return false;
+    if (type == FIELD_IP && value->text.size > 40)
+        return false;
+    if (type == FIELD_TIME)
+        write_ms(writer->out, value->number);
+    else
+        value_write(writer->out, type, value);
+    writer_took(writer, step->field);
+    return true;
+}
+
+static bool write_code(struct writer *writer, const struct step *step)
+{
+    int id = code_value(step->code, writer->event);
+
+    if (id == OMIT)
+        return false;
+    if (id == code_id(step->code, writer->event))
+        writer_took(writer, step->code->field);
+    buf_int(writer->out, id);
+    return true;
+}
+
+static bool write_sibling(struct writer *writer, const struct step *step)
+{
+    if (code_value(step->code, writer->event) != OTHER)
+        return false;
+    value_text(writer->out, writer->event->values[step->code->field].text);
+    return true;
+}
+
+static bool write_computed(struct writer *writer, const struct computed *row)
+{
+    if (row->text != NULL)
+        buf_add(writer->out, row->text, strlen(row->text));
+    else if (!row->compute(writer->out, writer->event, writer->meta))
+        return false;
+    for (uint32_t i = 0; i < row->use_count; i++)
+        writer_took(writer, row->uses[i]);
+    return true;
+}
+
+static bool write_value(struct writer *writer, const struct step *step)
+{
+    switch (step->source) {
+    case STEP_FIELD:
+        return write_field(writer, step);
+    case STEP_CODE:
+        return write_code(writer, step);
+    case STEP_SIBLING:
+        return write_sibling(writer, step);
+    case STEP_COMPUTED:
+        return write_computed(writer, step->computed);
+    }
+    return false;
+}
+
+/* Another has taken the path: a field that says just the same has been said. */
+static void drop_equal(struct writer *writer, const struct step *step)
+{
+    const union value *mine, *theirs;
+
+    if (step->source != STEP_FIELD || writer->last->source != STEP_FIELD || fields[step->field].type != FIELD_TEXT)
+        return;
+    mine = &writer->event->values[step->field];
+    theirs = &writer->event->values[writer->last->field];
+    if (mine->text.size == theirs->text.size && memcmp(mine->text.data, theirs->text.data, mine->text.size) == 0)
+        writer_took(writer, step->field);
+}
+
+static void close_down_to(struct writer *writer, uint32_t depth)
+{
+    for (uint32_t i = writer->last->depth; i > depth; i--)
+        buf_add(writer->out, writer->last->closers[i - 1], strlen(writer->last->closers[i - 1]));
+}
+
+/* `common`: objects shared with the last step written. */
+static bool write_step(struct writer *writer, const struct step *step, uint32_t common)
+{
+    size_t start = writer->out->size;
+
+    if (writer->last != NULL) {
+        close_down_to(writer, common);
+        buf_char(writer->out, ',');
+    }
+    buf_add(writer->out, step->key + step->key_at[common], step->key_size - step->key_at[common]);
+    if (!write_value(writer, step)) {
+        writer->out->size = start;
+        return false;
+    }
+    if (step->array_leaf)
+        buf_char(writer->out, ']');
+    return true;
+}
+
+static void ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct writer writer = { .out = out, .event = event, .meta = meta };
+    const struct plan *plan = &plans[event->kind];
+    const struct step *step;
+    uint32_t common = 0;
+    size_t start;
+
+    pthread_once(&once, plans_compile);
+    writer_begin(&writer);
+    buf_char(out, '{');
+    for (step = plan->steps; step < plan->steps + plan->count; step++) {
+        common = common < step->common ? common : step->common;
+        if (step->source == STEP_FIELD && !event_has(event, step->field))
+            continue;
+        if (step->home >= 0 && !writer.whole[step->home])
+            continue;
+        if (writer.last != NULL && writer.last->path_number == step->path_number) {
+            drop_equal(&writer, step);
+            continue;
+        }
+        if (write_step(&writer, step, common)) {
+            writer.last = step;
+            common = step->depth;
+        }
+    }
+    close_down_to(&writer, 0);
+    start = out->size;
+    BUF_LITERAL(out, ",\"unmapped\":{");
+    if (value_write_rest(out, event, writer.rest))
+        buf_char(out, '}');
+    else
+        out->size = start;
+    buf_char(out, '}');
+}
+
+const struct schema ocsf_schema = { .name = "ocsf", .write = ocsf_write };

@@ -1,0 +1,248 @@
+/*
+ * value.c - see value.h.
+ *
+ * Names of extras come from the record, so they are hostile: a record may repeat one key ten thousand times, or hold `a`,
+ * `a` and `a_2`. Up to a handful of extras are compared each with each; beyond that, or when one repeats, they are sorted, so
+ * that numbering them costs n log n whatever the names are.
+ */
+#include "daemon/schema/value.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* The bytes at `at` that JSON does not take as they are: high bits set where there is one (others may be set beside it,
+ * never instead of it). */
+static inline uint64_t word_needs_care(uint64_t word)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = UINT64_C(0x8080808080808080);
+    uint64_t quote = word ^ ones * '"', backslash = word ^ ones * '\\';
+
+    return (word | (word - ones * 0x20) | (word + ones) | (quote - ones) | (backslash - ones)) & highs;
+}
+
+/* Copies while all is plain; false where it is not, with `to` in any state. */
+static bool text_copy_plain(char *to, struct pen_span text)
+{
+    uint64_t word, care = 0;
+    size_t i;
+
+    for (i = 0; i + 8 <= text.size; i += 8) {
+        memcpy(&word, text.data + i, 8);
+        memcpy(to + i, &word, 8);
+        care |= word_needs_care(word);
+    }
+    word = UINT64_C(0x2020202020202020);
+    memcpy(&word, text.data + i, text.size - i);
+    memcpy(to + i, &word, 8);
+    return (care | word_needs_care(word)) == 0;
+}
+
+void value_text(struct buf *out, struct pen_span text)
+{
+    if (text.size == 0) {
+        BUF_LITERAL(out, "\"\"");
+        return;
+    }
+    buf_reserve(out, text.size + 16);
+    if (!text_copy_plain(out->data + out->size + 1, text)) {
+        buf_json_string(out, text.data, text.size);
+        return;
+    }
+    out->data[out->size] = '"';
+    out->size += text.size + 2;
+    out->data[out->size - 1] = '"';
+}
+
+void value_write(struct buf *out, enum field_type type, const union value *value)
+{
+    switch (type) {
+    case FIELD_TEXT:
+    case FIELD_IP:
+    case FIELD_MAC:
+        value_text(out, value->text);
+        break;
+    case FIELD_INT:
+    case FIELD_LONG:
+        buf_int(out, value->number);
+        break;
+    case FIELD_REAL:
+        buf_real(out, value->real);
+        break;
+    case FIELD_BOOL:
+        if (value->number != 0)
+            BUF_LITERAL(out, "true");
+        else
+            BUF_LITERAL(out, "false");
+        break;
+    case FIELD_TIME:
+        buf_char(out, '"');
+        buf_time(out, value->number);
+        buf_char(out, '"');
+        break;
+    case FIELD_JSON:
+        json_write(&value->json, out);
+        break;
+    }
+}
+
+/* ---- The rest ---- */
+
+#define FEW 32
+
+struct member {
+    struct pen_span name;
+    uint32_t order;                  /* fields before extras, each in their own order */
+    uint32_t number;                 /* 0: the name as it is; else name_number */
+};
+
+static int span_compare(struct pen_span a, struct pen_span b)
+{
+    size_t size = a.size < b.size ? a.size : b.size;
+    int r = size > 0 ? memcmp(a.data, b.data, size) : 0;
+
+    return r != 0 ? r : (a.size > b.size) - (a.size < b.size);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct member *left = a, *right = b;
+    int r = span_compare(left->name, right->name);
+
+    return r != 0 ? r : (left->order > right->order) - (left->order < right->order);
+}
+
+static int by_order(const void *a, const void *b)
+{
+    const struct member *left = a, *right = b;
+
+    return (left->order > right->order) - (left->order < right->order);
+}
+
+static bool members_repeat(const struct member *members, size_t count)
+{
+    if (count > FEW)
+        return true;                 /* maybe: let the sort tell */
+    for (size_t i = 1; i < count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (members[i].name.size == members[j].name.size && span_compare(members[i].name, members[j].name) == 0)
+                return true;
+    return false;
+}
+
+/* Is `stem_number` the name of a member? They are sorted by name. */
+static bool members_have(const struct member *members, size_t count, struct pen_span stem, uint32_t number,
+                         struct buf *scratch)
+{
+    size_t low = 0, high = count, middle;
+    int r;
+
+    scratch->size = 0;
+    buf_add(scratch, stem.data, stem.size);
+    buf_char(scratch, '_');
+    buf_int(scratch, number);
+    while (low < high) {
+        middle = low + (high - low) / 2;
+        r = span_compare(members[middle].name, (struct pen_span){ scratch->data, scratch->size });
+        if (r == 0)
+            return true;
+        if (r < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
+/* Two stems cannot make the same numbered name: `a_2` as a stem would be `a_2_2`, and `a_2` itself is looked for. */
+static void members_number(struct member *members, size_t count)
+{
+    struct buf scratch = { 0 };
+    uint32_t number = 1;
+
+    qsort(members, count, sizeof(*members), by_name);
+    for (size_t i = 1; i < count; i++) {
+        if (span_compare(members[i].name, members[i - 1].name) != 0) {
+            number = 1;
+            continue;
+        }
+        do
+            number++;
+        while (members_have(members, count, members[i].name, number, &scratch));
+        members[i].number = number;
+    }
+    qsort(members, count, sizeof(*members), by_order);
+    buf_free(&scratch);
+}
+
+static void member_write_name(struct buf *out, const struct member *member)
+{
+    value_text(out, member->name);
+    if (member->number > 0) {
+        out->size--;                 /* into the quotes */
+        buf_char(out, '_');
+        buf_int(out, member->number);
+        buf_char(out, '"');
+    }
+    buf_char(out, ':');
+}
+
+static void write_fields(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+{
+    for (size_t i = 0; i < FIELD_WORDS; i++) {
+        for (uint64_t word = rest[i]; word != 0; word &= word - 1) {
+            size_t id = i * 64 + (size_t)__builtin_ctzll(word);
+
+            buf_char(out, '"');
+            buf_add(out, fields[id].name, fields[id].name_size);
+            BUF_LITERAL(out, "\":");
+            value_write(out, fields[id].type, &event->values[id]);
+            buf_char(out, ',');
+        }
+    }
+}
+
+static void write_extras(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+{
+    struct member few[FEW + PEN_FIELDS], *members = few;
+    size_t count = 0, field_count;
+
+    for (size_t i = 0; i < FIELD_WORDS; i++)
+        for (uint64_t word = rest[i]; word != 0; word &= word - 1) {
+            size_t id = i * 64 + (size_t)__builtin_ctzll(word);
+
+            few[count] = (struct member){ { fields[id].name, fields[id].name_size }, (uint32_t)count, 0 };
+            count++;
+        }
+    field_count = count;
+    if (event->extra_count > FEW) {
+        members = calloc(field_count + event->extra_count, sizeof(*members));
+        if (members == NULL)
+            abort();
+        memcpy(members, few, field_count * sizeof(*members));
+    }
+    for (size_t i = 0; i < event->extra_count; i++, count++)
+        members[count] = (struct member){ event->extras[i].name, (uint32_t)count, 0 };
+    if (members_repeat(members, count))
+        members_number(members, count);
+    for (size_t i = 0; i < event->extra_count; i++) {
+        assert(members[field_count + i].order == field_count + i);
+        member_write_name(out, &members[field_count + i]);
+        value_write(out, event->extras[i].type, &event->extras[i].value);
+        buf_char(out, ',');
+    }
+    if (members != few)
+        free(members);
+}
+
+bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+{
+    size_t start = out->size;
+
+    write_fields(out, event, rest);
+    if (event->extra_count > 0)
+        write_extras(out, event, rest);
+    if (out->size == start)
+        return false;
+    out->size--;                     /* the last comma */
+    return true;
+}

@@ -1,0 +1,18 @@
+/*
+ * value.h - what asim and ocsf share: values as JSON, and the object that takes what has no home of its own.
+ */
+#ifndef DAEMON_SCHEMA_VALUE_H
+#define DAEMON_SCHEMA_VALUE_H
+
+#include "daemon/event.h"
+
+/* A text as a JSON string with its quotes; most need no escapes and are copied in one go. */
+void value_text(struct buf *out, struct pen_span text);
+/* Any value of that type as JSON: numbers as numbers, times as ISO text, JSON as itself. */
+void value_write(struct buf *out, enum field_type type, const union value *value);
+
+/* `"Name":value` pairs parted by commas, without braces: the fields in `rest` under their column names, then the event's
+ * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. */
+bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS]);
+
+#endif
