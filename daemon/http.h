@@ -13,6 +13,8 @@
 #include <uv.h>
 
 #define HTTP_ANSWER_MAX (64 * 1024)
+#define HTTP_ANSWER_PADDING 64       /* readable bytes behind the body, for the JSON parser's sake */
+#define HTTP_RETRY_AFTER_MAX_MS (24 * 3600 * 1000)   /* a far end that asks for more is held to this */
 
 struct http;
 struct http_request;
@@ -35,22 +37,40 @@ struct http_ask {
     unsigned flags;
 };
 
+/* Why no answer came, in the terms a caller decides by. */
+enum http_failure {
+    HTTP_ANSWERED = 0,               /* one came */
+    HTTP_UNUSABLE,                   /* URL, headers, proxy or CA file cannot be used: our settings */
+    HTTP_UNTRUSTED,                  /* the far end's certificate was refused */
+    HTTP_UNREACHED,                  /* no connection: name, route, proxy, handshake */
+    HTTP_SLOW,                       /* a timeout passed */
+    HTTP_BROKEN,                     /* the connection was lost under way */
+};
+
 struct http_answer {
-    int status;                      /* 0: no answer came; see trouble */
+    int status;                      /* 0: no answer came; see failure and trouble */
+    enum http_failure failure;
     const char *trouble;             /* curl's sentence, or NULL */
     bool sent;                       /* the request may have reached the far end */
-    struct pen_span body;            /* at most HTTP_ANSWER_MAX */
-    int64_t retry_after_ms;          /* -1: none. Seconds and HTTP dates are understood; never negative otherwise */
-    const char *error_code;          /* x-ms-error-code, or NULL */
+    struct pen_span body;            /* at most HTTP_ANSWER_MAX, HTTP_ANSWER_PADDING readable bytes behind it */
+    int64_t retry_after_ms;          /* -1: none; else 0 to HTTP_RETRY_AFTER_MAX_MS */
+    const char *error_code;          /* x-ms-error-code, or NULL; printable ASCII without blanks, like the next */
     const char *request_id;          /* x-ms-request-id, or NULL */
 };
 
 typedef void (*http_done)(void *arg, const struct http_answer *answer);
 
+/* Is this an URL that http_start() takes: https, or http to where it may go, no user or password in it? 0, or UV_EINVAL
+ * with a sentence. */
+int http_url_check(const char *url, unsigned flags, struct pen_error *err);
+/* A Retry-After value, which is hostile: seconds or an HTTP date. -1 where it is neither. now: seconds since 1970. */
+int64_t http_retry_after(struct pen_span value, int64_t now);
+
+/* Also ignores SIGPIPE for the process, since OpenSSL writes to sockets with write(). */
 int http_new(struct http **ret, uv_loop_t *loop, struct pen_error *err);
 /* Never calls back inside the call. */
 struct http_request *http_start(struct http *http, const struct http_ask *ask, http_done done, void *arg);
-/* Its callback will not run. */
+/* Its callback will not run. Not for a request whose callback has begun. */
 void http_cancel(struct http_request *request);
 /* Cancels what is left and closes its handles; closed() runs on a later turn, then the memory is gone. */
 void http_close(struct http *http, void (*closed)(void *arg), void *arg);
