@@ -1,1 +1,271 @@
-/* check */
+/*
+ * check.c - `penstock check`: every mistake of the configuration, what it comes to, and what may yet stand in its way.
+ *
+ * Mistakes make it wrong for any machine (exit 2). Warnings are about this machine, now, and this user: a folder that a
+ * mount will bring, a secret that only the service may read.
+ */
+#include "daemon/commands.h"
+#include "daemon/settings.h"
+#include "daemon/work.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <glob.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define PROGRAM_BYTES (16ULL << 20)  /* what the program needs besides its budget */
+
+static const char usage[] =
+    "Usage: penstock check [-c FILE] [--online]\n"
+    "\n"
+    "Reads the configuration (default: /etc/penstock/penstock.conf), reports every mistake as FILE:LINE: on stderr, and\n"
+    "prints what takes effect: lines with '#' are defaults.\n"
+    "\n"
+    "  -c, --config FILE  the configuration\n"
+    "      --online       also prove rights and names at the far ends\n"
+    "  -h, --help         print this\n";
+
+static void on_mistake(void *arg, const char *file, unsigned line, const char *sentence)
+{
+    (void)arg;
+    if (line > 0)
+        fprintf(stderr, "%s:%u: %s\n", file, line, sentence);
+    else
+        fprintf(stderr, "%s: %s\n", file, sentence);
+}
+
+__attribute__((format(printf, 3, 4)))
+static void warn(struct pen_conf *section, const char *key, const char *format, ...)
+{
+    unsigned line = conf_value_line(section, key);
+    va_list args;
+
+    fprintf(stderr, "%s:", conf_section_file(section));
+    if (line > 0)
+        fprintf(stderr, "%u:", line);
+    fputs(" warning: ", stderr);
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+/* ---- What may stand in the way ---- */
+
+static void secrets_warn(struct pen_conf *section, const struct pen_option *rows)
+{
+    struct pen_error err = { 0 };
+    const char *path;
+    char *secret;
+    size_t size;
+
+    for (; rows != NULL && rows->name != NULL; rows++) {
+        path = rows->type == PEN_SECRET_FILE ? conf_value(section, rows->name) : NULL;
+        if (path == NULL)
+            continue;
+        if (pen_secret_read(&secret, &size, path, &err) < 0)
+            warn(section, rows->name, "%s", err.text);
+        else
+            pen_secret_wipe(secret, size);
+    }
+}
+
+/* The folder that a pattern starts in: all before the first name with a wildcard. */
+static char *pattern_folder(const char *pattern)
+{
+    size_t size = strcspn(pattern, "*?[");
+
+    while (size > 1 && pattern[size - 1] != '/')
+        size--;
+    return strndup(pattern, size);
+}
+
+/* glob(3) knows no "**"; for such a pattern the folder it starts in must do. */
+static void pattern_warn(struct pen_conf *section, const char *pattern)
+{
+    char *folder = pattern_folder(pattern);
+    glob_t found = { 0 };
+
+    if (folder == NULL)
+        return;
+    if (pattern[strcspn(pattern, "*?[")] != '\0' && access(folder, R_OK | X_OK) < 0)
+        warn(section, "path", "cannot read the folder %s: %s", folder, strerror(errno));
+    else if (strstr(pattern, "**") == NULL && glob(pattern, GLOB_NOSORT, NULL, &found) == GLOB_NOMATCH)
+        warn(section, "path", "nothing matches %s yet", pattern);
+    globfree(&found);
+    free(folder);
+}
+
+static void paths_warn(const struct source_settings *source)
+{
+    const char *value = conf_value(source->section, "path");
+    char *list = strdup(value != NULL ? value : ""), *rest = NULL, *item;
+
+    for (item = strtok_r(list, ", \t", &rest); item != NULL; item = strtok_r(NULL, ", \t", &rest)) {
+        if (*item == '/')
+            pattern_warn(source->section, item);
+        else
+            warn(source->section, "path", "%s is no absolute path", item);
+    }
+    free(list);
+}
+
+static uint64_t spools_max(const struct settings *settings)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < settings->sink_count; i++)
+        sum += settings->sinks[i].spool_max;
+    return sum;
+}
+
+static void state_dir_warn(const struct settings *settings)
+{
+    struct pen_conf *section = conf_section(settings->conf, CONF_DAEMON, 0);
+    const char *path = settings->daemon.state_dir;
+    struct statvfs disk;
+    uint64_t free_bytes;
+
+    if (access(path, W_OK | X_OK) < 0) {
+        warn(section, "state_dir", "cannot write to %s: %s%s", path, strerror(errno),
+             errno == ENOENT ? "; the systemd unit creates /var/lib/penstock" : "");
+        return;
+    }
+    if (statvfs(path, &disk) < 0)
+        return;
+    free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    if (free_bytes < spools_max(settings))
+        warn(section, "state_dir", "the spools may grow to %lluM, but %s has %lluM left",
+             (unsigned long long)(spools_max(settings) >> 20), path, (unsigned long long)(free_bytes >> 20));
+}
+
+static void settings_warn(const struct settings *settings)
+{
+    unsigned i;
+
+    state_dir_warn(settings);
+    for (i = 0; i < settings->source_count; i++) {
+        secrets_warn(settings->sources[i].section, settings->sources[i].type->options);
+        if (settings->sources[i].type == &file_source)
+            paths_warn(&settings->sources[i]);
+    }
+    for (i = 0; i < settings->sink_count; i++)
+        secrets_warn(settings->sinks[i].section, settings->sinks[i].type->options);
+}
+
+/* Whether every parser opens: with a plugin folder only that can tell. */
+static unsigned parsers_prove(const struct settings *settings)
+{
+    const struct source_settings *source;
+    struct pen_error err = { 0 };
+    unsigned mistakes = 0;
+
+    for (unsigned i = 0; i < settings->source_count; i++) {
+        struct work_plan plan = { 0 };
+
+        source = &settings->sources[i];
+        if (work_plan_open(&plan, source->parser, settings->daemon.plugin_dir, &err) == 0) {
+            work_plan_close(&plan);
+            continue;
+        }
+        on_mistake(NULL, conf_section_file(source->section), conf_value_line(source->section, "parser"), err.text);
+        mistakes++;
+    }
+    return mistakes;
+}
+
+/* ---- What it comes to ---- */
+
+static void settings_print(const struct settings *settings)
+{
+    const struct pen_option *tables[2] = { daemon_options, NULL };
+    const struct sink_settings *sink;
+    unsigned i;
+
+    conf_print(conf_section(settings->conf, CONF_DAEMON, 0), tables, 1, stdout);
+    for (i = 0; i < settings->source_count; i++) {
+        tables[0] = source_options;
+        tables[1] = settings->sources[i].type->options;
+        putchar('\n');
+        conf_print(settings->sources[i].section, tables, 2, stdout);
+    }
+    for (i = 0; i < settings->sink_count; i++) {
+        sink = &settings->sinks[i];
+        tables[0] = sink_options;
+        tables[1] = sink->type->options;
+        putchar('\n');
+        conf_print(sink->section, tables, 2, stdout);
+    }
+}
+
+static void sums_print(const struct settings *settings)
+{
+    unsigned long long memory = settings->daemon.memory >> 20, program = PROGRAM_BYTES >> 20;
+
+    printf("\n# memory: %lluM budget + %lluM program = %lluM resident at most\n", memory, program, memory + program);
+    printf("# disk: spools of %u sink%s in %s, %lluM at most\n", settings->sink_count,
+           settings->sink_count == 1 ? "" : "s", settings->daemon.state_dir,
+           (unsigned long long)(spools_max(settings) >> 20));
+}
+
+static int check(const char *path)
+{
+    struct settings *settings = NULL;
+    struct pen_error err = { 0 };
+    unsigned mistakes;
+
+    if (settings_read(&settings, path, on_mistake, NULL, &err) < 0) {
+        fprintf(stderr, "penstock check: %s\n", err.text);
+        return 2;
+    }
+    mistakes = parsers_prove(settings);
+    if (mistakes == 0) {
+        settings_warn(settings);
+        settings_print(settings);
+        sums_print(settings);
+    }
+    settings_free(settings);
+    return mistakes == 0 ? 0 : 2;
+}
+
+int command_check(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "config", required_argument, NULL, 'c' }, { "online", no_argument, NULL, 'o' },
+        { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
+    };
+    const char *path = "/etc/penstock/penstock.conf";
+    bool online = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            path = optarg;
+            break;
+        case 'o':
+            online = true;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (online) {
+        fputs("penstock check: --online is not built yet; without it the configuration is checked on this machine only\n",
+              stderr);
+        return 2;
+    }
+    return check(path);
+}

@@ -10,6 +10,11 @@
 
 #include "parsers/parser.h"
 
+#include <stdio.h>
+
+#define CONF_LINE_MAX 8192           /* bytes of one line */
+#define CONF_FILE_MAX (1 << 20)
+
 struct conf;                         /* the whole file; owns every text handed out */
 
 enum conf_kind { CONF_DAEMON, CONF_SOURCE, CONF_SINK };
@@ -39,6 +44,9 @@ unsigned conf_fill(struct pen_conf *section, const struct pen_option *const *tab
 /* Reports a mistake found later (a sink that names no existing source), at a key's line. */
 void conf_mistake(struct pen_conf *section, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The section as it takes effect: a line per row, fallbacks marked as comments, secrets only as file names. Reads back. */
+void conf_print(const struct pen_conf *section, const struct pen_option *const *tables, size_t count, FILE *out);
 
 /* The nearest of the names by edit distance, or NULL where none is near. */
 const char *conf_nearest(const char *word, const char *const *names);

@@ -1,1 +1,219 @@
-/* log */
+/*
+ * log.c - one line, one write.
+ *
+ * A line is built in a buffer of fixed size and leaves in a single write(2), so that lines of several threads never mix and
+ * logging takes no memory. Where it does not fit it is cut, and shows where; the message always finds room. Values come from outside (paths, names of
+ * streams, words of the far end): what could steer a terminal or fake a second line is escaped.
+ */
+#include "daemon/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 2048
+#define LINE_MESSAGE_BYTES 768       /* kept for the message, whatever the values take */
+#define LINE_CUT "…"
+
+struct line {
+    char text[LINE_MAX_BYTES];
+    size_t size, limit;
+    bool quoted;                     /* a quote is open */
+    bool cut;                        /* something did not fit: nothing more until line_mend() */
+};
+
+static atomic_int level_max = LOG_NOTE;
+
+/* All of it or nothing: an escape or a character is never split. */
+static void line_add(struct line *line, const char *data, size_t size)
+{
+    if (line->cut || size > line->limit - line->size) {
+        line->cut = true;
+        return;
+    }
+    memcpy(line->text + line->size, data, size);
+    line->size += size;
+}
+
+/* Shows where the line was cut, closes the quote, and goes on with a new limit, which leaves room for just this. */
+static void line_mend(struct line *line, size_t limit)
+{
+    line->limit = limit + sizeof(LINE_CUT) + 2;
+    if (line->cut) {
+        line->cut = false;
+        line_add(line, LINE_CUT, sizeof(LINE_CUT) - 1);
+        if (line->quoted)
+            line_add(line, "\"", 1);
+        line_add(line, " ", 1);
+    }
+    line->quoted = false;
+    line->limit = limit;
+}
+
+static void line_text(struct line *line, const char *text)
+{
+    line_add(line, text, strlen(text));
+}
+
+/* Bytes of the UTF-8 character at `at`, at most `size`; 0 where it is none, or one that steers: C1 controls, line and
+ * paragraph separators, and the marks that turn the direction of writing. */
+static size_t character_size(const unsigned char *at, size_t size)
+{
+    static const unsigned char least[] = { 0, 0, 0, 0xa0, 0x90 };   /* of the byte behind E0 and F0, by size */
+    size_t want = at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+
+    if (want == 0 || want > size)
+        return 0;
+    for (size_t i = 1; i < want; i++) {
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    if ((at[0] == 0xe0 || at[0] == 0xf0) && at[1] < least[want])
+        return 0;
+    if ((at[0] == 0xed && at[1] >= 0xa0) || (at[0] == 0xf4 && at[1] >= 0x90))
+        return 0;                    /* surrogates, past U+10FFFF */
+    if (at[0] == 0xc2 && at[1] < 0xa0)
+        return 0;                    /* C1 */
+    if (at[0] == 0xe2 && ((at[1] == 0x80 && at[2] >= 0xa8 && at[2] <= 0xae) ||
+                          (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9)))
+        return 0;                    /* U+2028 to 202E, U+2066 to 2069 */
+    return want;
+}
+
+static void line_escaped(struct line *line, const char *text)
+{
+    size_t size = strlen(text), step;
+    char hex[8];
+
+    for (; size > 0; text += step, size -= step) {
+        unsigned char c = (unsigned char)*text;
+
+        step = 1;
+        if (c == '"' || c == '\\') {
+            line_add(line, (char[]){ '\\', (char)c }, 2);
+        } else if (c == '\n') {
+            line_add(line, "\\n", 2);
+        } else if (c >= ' ' && c < 0x7f) {
+            line_add(line, text, 1);
+        } else if (c >= 0x80 && character_size((const unsigned char *)text, size) > 0) {
+            step = character_size((const unsigned char *)text, size);
+            line_add(line, text, step);
+        } else {
+            (void)snprintf(hex, sizeof(hex), "\\x%02x", c);
+            line_add(line, hex, 4);
+        }
+    }
+}
+
+static bool value_bare(const char *text)
+{
+    static const char bare[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@+-,%*";
+
+    return *text != '\0' && text[strspn(text, bare)] == '\0';
+}
+
+static void line_quoted(struct line *line, const char *text)
+{
+    line_add(line, "\"", 1);
+    line->quoted = !line->cut;
+    line_escaped(line, text);
+    line_add(line, "\"", 1);
+    line->quoted = line->quoted && line->cut;
+}
+
+static void line_value(struct line *line, const char *text)
+{
+    if (value_bare(text))
+        line_text(line, text);
+    else
+        line_quoted(line, text);
+}
+
+static void line_time(struct line *line)
+{
+    struct timespec now;
+    struct tm tm;
+    char text[64];
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    (void)gmtime_r(&now.tv_sec, &tm);
+    (void)snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ ", tm.tm_year + 1900, tm.tm_mon + 1,
+                   tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000);
+    line_text(line, text);
+}
+
+/* systemd sets JOURNAL_STREAM to stderr's device and inode; a child whose stderr went elsewhere still inherits the words. */
+static bool stderr_is_journal(void)
+{
+    const char *words = getenv("JOURNAL_STREAM");
+    unsigned long long dev, inode;
+    struct stat st;
+
+    return words != NULL && sscanf(words, "%llu:%llu", &dev, &inode) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+           st.st_dev == dev && st.st_ino == inode;
+}
+
+static void line_begin(struct line *line, enum log_level level)
+{
+    static const char *const names[] = {
+        [LOG_ERROR] = "error ", [LOG_WARN] = "warning ", [LOG_NOTE] = "info ", [LOG_TRACE] = "debug ",
+    };
+    char prefix[8];
+
+    if (stderr_is_journal()) {
+        (void)snprintf(prefix, sizeof(prefix), "<%d>", (int)level);
+        line_text(line, prefix);
+        return;
+    }
+    line_time(line);
+    line_text(line, names[level]);
+}
+
+void log_line(enum log_level level, const char *msg, ...)
+{
+    struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
+    const char *key, *value;
+    va_list args;
+
+    if ((int)level > atomic_load_explicit(&level_max, memory_order_relaxed))
+        return;
+    line_begin(&line, level);
+    va_start(args, msg);
+    while ((key = va_arg(args, const char *)) != NULL) {
+        value = va_arg(args, const char *);
+        line_text(&line, key);
+        line_add(&line, "=", 1);
+        line_value(&line, value != NULL ? value : "");
+        line_add(&line, " ", 1);
+    }
+    va_end(args);
+    line_mend(&line, LINE_MAX_BYTES - 16);
+    line_text(&line, "msg=");
+    line_quoted(&line, msg);
+    line_mend(&line, LINE_MAX_BYTES - 8);
+    line.text[line.size++] = '\n';
+    /* Nobody is left to tell when stderr is gone. */
+    if (write(STDERR_FILENO, line.text, line.size) < 0)
+        return;
+}
+
+void log_set_level(enum log_level level)
+{
+    atomic_store_explicit(&level_max, (int)level, memory_order_relaxed);
+}
+
+const char *log_number(unsigned long long value)
+{
+    static _Thread_local char slots[8][24];
+    static _Thread_local unsigned turn;
+    char *slot = slots[turn++ % 8];
+
+    (void)snprintf(slot, sizeof(slots[0]), "%llu", value);
+    return slot;
+}

@@ -1,1 +1,357 @@
-/* settings */
+/*
+ * settings.c - the rows of the daemon's own settings, and the checks that need more than one row: types, names, routes.
+ *
+ * Every mistake is reported, none hides another: a section whose `type` is wrong is the only one left unread, because
+ * nobody can say which keys it may hold.
+ */
+#include "daemon/settings.h"
+
+#include "daemon/log.h"
+#include "daemon/option.h"
+#include "daemon/work.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
+static const char *const spool_uses[] = { [SPOOL_WHEN_NEEDED] = "when-needed", [SPOOL_ALWAYS] = "always", NULL };
+static const char *const spool_fulls[] = { [SPOOL_WAIT] = "wait", [SPOOL_DROP_OLDEST] = "drop-oldest", NULL };
+static const char *const kind_words[] = {
+    [PEN_UNKNOWN] = "unknown", [PEN_NETWORK] = "network", [PEN_AUDIT] = "audit", [PEN_ALERT] = "alert",
+    [PEN_KINDS] = NULL,
+};
+
+#define K (INT64_C(1) << 10)
+#define M (INT64_C(1) << 20)
+#define T (INT64_C(1) << 40)
+#define SECOND 1000
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+
+#define AT(member) offsetof(struct daemon_settings, member)
+const struct pen_option daemon_options[] = {
+    { "state_dir", PEN_PATH, AT(state_dir), .fallback = "/var/lib/penstock",
+      .help = "Folder of the cursors, spools and dead letters; a local disk, never a network mount." },
+    { "memory", PEN_BYTES, AT(memory), .fallback = "64M", .min = 16 * M, .max = T,
+      .help = "Budget for everything in flight; the program itself needs about 16M more." },
+    { "workers", PEN_INT, AT(workers), .fallback = "0", .min = 0, .max = 256,
+      .help = "Threads that parse and write messages; 0 is one per processor." },
+    { "record_max", PEN_BYTES, AT(record_max), .fallback = "4M", .min = 64 * K, .max = 64 * M,
+      .help = "Largest record that is parsed; of a larger one the beginning travels as unknown. At most a quarter of memory." },
+    { "plugin_dir", PEN_PATH, AT(plugin_dir),
+      .help = "Folder of further parsers, one shared object each; it must belong to root." },
+    { "log_level", PEN_CHOICE, AT(log_level), .fallback = "info", .choices = log_levels,
+      .help = "Least important lines that are logged." },
+    { "cursor_save", PEN_MS, AT(cursor_save_ms), .fallback = "1s", .min = 10, .max = 5 * MINUTE,
+      .help = "Cursors are saved at most this often; what lies between is read again after a crash." },
+    { "stop_wait", PEN_MS, AT(stop_ms), .fallback = "8s", .min = 100, .max = 10 * MINUTE,
+      .help = "Time that batches in flight get at stop before they are spooled; keep the unit's TimeoutStopSec above it." },
+    { 0 }
+};
+#undef AT
+
+#define AT(member) offsetof(struct source_settings, member)
+const struct pen_option source_options[] = {
+    { "type", PEN_TEXT, AT(type_name), .required = true, .help = "What kind of place this is." },
+    { "parser", PEN_TEXT, AT(parser), .fallback = "auto",
+      .help = "Parser for every record, or auto: each record finds its own by its content." },
+    { 0 }
+};
+#undef AT
+
+#define AT(member) offsetof(struct sink_settings, member)
+const struct pen_option sink_options[] = {
+    { "type", PEN_TEXT, AT(type_name), .required = true, .help = "What kind of far end this is." },
+    { "schema", PEN_TEXT, AT(schema), .help = "How events are written; without it the first one that the type takes." },
+    { "sources", PEN_LIST, AT(sources), .help = "Names of the sources whose events go here; empty is all." },
+    { "events", PEN_LIST, AT(events),
+      .help = "Kinds of events that go here, of network, audit, alert, unknown; empty is all. Others are dropped and counted." },
+    { "flush", PEN_MS, AT(flush_ms), .fallback = "2s", .min = 10, .max = HOUR,
+      .help = "A batch is sealed when its oldest message is this old." },
+    { "spool", PEN_CHOICE, AT(spool), .fallback = "when-needed", .choices = spool_uses,
+      .help = "Whether batches go to disk only when the far end cannot take them, or always, for sources that forget." },
+    { "spool_max", PEN_BYTES, AT(spool_max), .fallback = "4G", .min = 64 * K, .max = 1024 * T,
+      .help = "Cap of this sink's spool on disk." },
+    { "spool_full", PEN_CHOICE, AT(spool_full), .fallback = "wait", .choices = spool_fulls,
+      .help = "At the cap the sources wait, or the oldest batches are dropped and counted." },
+    { "spool_after", PEN_MS, AT(spool_after_ms), .fallback = "5s", .min = 0, .max = HOUR,
+      .help = "A sealed batch that could not be submitted for this long goes to disk." },
+    { "spool_compress", PEN_BOOL, AT(spool_compress), .fallback = "yes", .help = "Compress the spool with zstd." },
+    { "retry_min", PEN_MS, AT(retry_min_ms), .fallback = "1s", .min = 10, .max = HOUR,
+      .help = "First wait after the far end could not take a batch; it doubles with each try." },
+    { "retry_max", PEN_MS, AT(retry_max_ms), .fallback = "60s", .min = 10, .max = HOUR,
+      .help = "Longest wait between tries; a far end that names a time is obeyed up to ten times this." },
+    { 0 }
+};
+#undef AT
+
+int settings_log_level(const struct settings *settings)
+{
+    static const enum log_level levels[] = { LOG_ERROR, LOG_WARN, LOG_NOTE, LOG_TRACE };
+
+    return (int)levels[settings->daemon.log_level];
+}
+
+/* Reports a word that is none of the names, with the nearest one. */
+static void word_refuse(struct pen_conf *section, const char *key, const char *what, const char *word,
+                        const char *const *names)
+{
+    const char *near = conf_nearest(word, names);
+    struct buf all = { 0 };
+
+    for (size_t i = 0; names[i] != NULL; i++)
+        buf_text(&all, "%s%s", i == 0 ? "" : ", ", names[i]);
+    if (near != NULL)
+        conf_mistake(section, key, "\"%s\": expected %s, found \"%.64s\"; did you mean \"%s\"?", key, what, word, near);
+    else
+        conf_mistake(section, key, "\"%s\": expected %s (%.*s), found \"%.64s\"", key, what, (int)all.size,
+                     all.size > 0 ? all.data : "", word);
+    buf_free(&all);
+}
+
+/* Index of the word among the names, or -1. */
+static int word_index(const char *word, const char *const *names)
+{
+    for (int i = 0; names[i] != NULL; i++) {
+        if (strcmp(word, names[i]) == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* ---- [daemon] ---- */
+
+static void daemon_read(struct settings *settings)
+{
+    struct pen_conf *section = conf_section(settings->conf, CONF_DAEMON, 0);
+    const struct pen_option *const tables[] = { daemon_options };
+    void *const intos[] = { &settings->daemon };
+    struct daemon_settings *daemon = &settings->daemon;
+
+    if (conf_fill(section, tables, intos, 1) > 0)
+        return;
+    if (daemon->record_max > daemon->memory / 4)
+        conf_mistake(section, "record_max", "\"record_max\": expected at most a quarter of \"memory\", which is %lluM",
+                     (unsigned long long)(daemon->memory / M));
+}
+
+/* ---- Types ---- */
+
+#define TYPES_MAX 16
+
+static size_t source_type_names(const char *names[TYPES_MAX + 1])
+{
+    size_t count = 0;
+
+    for (; source_types[count] != NULL && count < TYPES_MAX; count++)
+        names[count] = source_types[count]->name;
+    names[count] = NULL;
+    return count;
+}
+
+static size_t sink_type_names(const char *names[TYPES_MAX + 1])
+{
+    size_t count = 0;
+
+    for (; sink_types[count] != NULL && count < TYPES_MAX; count++)
+        names[count] = sink_types[count]->name;
+    names[count] = NULL;
+    return count;
+}
+
+/* Which of the names the section's type is; -1: none, and reported. */
+static int type_read(struct pen_conf *section, const char *what, const char *const *names)
+{
+    const char *word = conf_value(section, "type");
+    int type = word != NULL ? word_index(word, names) : -1;
+
+    if (word == NULL)
+        conf_mistake(section, "type", "this %s needs a \"type\"", what);
+    else if (type < 0)
+        word_refuse(section, "type", "a known type", word, names);
+    return type;
+}
+
+/* Fills by the common rows, and tries the plugin's own on memory that nobody keeps: its open() reads them again. */
+static unsigned rows_read(struct pen_conf *section, const struct pen_option *common, void *into,
+                          const struct pen_option *own)
+{
+    const struct pen_option *const tables[] = { common, own };
+    void *trial = calloc(1, option_extent(own) + 1);
+    void *const intos[] = { into, trial };
+    unsigned mistakes;
+
+    assert(trial != NULL);
+    mistakes = conf_fill(section, tables, intos, 2);
+    free(trial);
+    return mistakes;
+}
+
+/* ---- [source NAME] ---- */
+
+/* With a plugin folder the names are only known when it is opened; then work_plan_open() judges. */
+static void source_check_parser(const struct settings *settings, const struct source_settings *source)
+{
+    const char *names[64] = { "auto" };
+    size_t count;
+
+    if (settings->daemon.plugin_dir != NULL)
+        return;
+    for (count = 1; builtin_parsers[count - 1] != NULL && count < 63; count++)
+        names[count] = builtin_parsers[count - 1]->name;
+    names[count] = NULL;
+    if (word_index(source->parser, names) < 0)
+        word_refuse(source->section, "parser", "a parser", source->parser, names);
+}
+
+static void source_read(struct settings *settings, struct pen_conf *section)
+{
+    struct source_settings *source = &settings->sources[settings->source_count];
+    const char *names[TYPES_MAX + 1];
+    int type;
+
+    source->section = section;
+    source->name = pen_conf_name(section);
+    settings->source_count++;        /* even where it is wrong: sinks may name it */
+    source_type_names(names);
+    type = type_read(section, "source", names);
+    if (type < 0)
+        return;
+    source->type = source_types[type];
+    if (rows_read(section, source_options, source, source->type->options) == 0)
+        source_check_parser(settings, source);
+}
+
+static void sources_read(struct settings *settings)
+{
+    struct pen_conf *section;
+
+    while ((section = conf_section(settings->conf, CONF_SOURCE, settings->source_count)) != NULL) {
+        if (settings->source_count == SETTINGS_SOURCES_MAX) {
+            conf_mistake(section, "", "expected at most %d sources", SETTINGS_SOURCES_MAX);
+            return;
+        }
+        source_read(settings, section);
+    }
+}
+
+/* ---- [sink NAME] ---- */
+
+static void sink_read_sources(const struct settings *settings, struct sink_settings *sink)
+{
+    const char *names[SETTINGS_SOURCES_MAX + 1];
+    unsigned i;
+    int source;
+
+    for (i = 0; i < settings->source_count; i++)
+        names[i] = settings->sources[i].name;
+    names[i] = NULL;
+    for (i = 0; i < settings->source_count && sink->sources.count == 0; i++)
+        sink->source_mask[i / 64] |= UINT64_C(1) << i % 64;
+    for (i = 0; i < sink->sources.count; i++) {
+        source = word_index(sink->sources.items[i], names);
+        if (source < 0)
+            word_refuse(sink->section, "sources", "names of sources", sink->sources.items[i], names);
+        else
+            sink->source_mask[source / 64] |= UINT64_C(1) << source % 64;
+    }
+}
+
+static void sink_read_events(struct sink_settings *sink)
+{
+    int kind;
+
+    if (sink->events.count == 0)
+        sink->kind_mask = (1U << PEN_KINDS) - 1;
+    for (size_t i = 0; i < sink->events.count; i++) {
+        kind = word_index(sink->events.items[i], kind_words);
+        if (kind < 0)
+            word_refuse(sink->section, "events", "kinds of events", sink->events.items[i], kind_words);
+        else
+            sink->kind_mask |= 1U << kind;
+    }
+}
+
+static void sink_read(struct settings *settings, struct pen_conf *section)
+{
+    struct sink_settings *sink = &settings->sinks[settings->sink_count];
+    const char *names[TYPES_MAX + 1];
+    int type;
+
+    sink->section = section;
+    sink->name = pen_conf_name(section);
+    settings->sink_count++;
+    sink_type_names(names);
+    type = type_read(section, "sink", names);
+    if (type < 0)
+        return;
+    sink->type = sink_types[type];
+    if (rows_read(section, sink_options, sink, sink->type->options) > 0)
+        return;
+    if (sink->schema != NULL && word_index(sink->schema, sink->type->schemas) < 0)
+        word_refuse(section, "schema", "a schema of this sink", sink->schema, sink->type->schemas);
+    if (sink->retry_min_ms > sink->retry_max_ms)
+        conf_mistake(section, "retry_min", "\"retry_min\": expected no more than \"retry_max\"");
+    sink_read_sources(settings, sink);
+    sink_read_events(sink);
+}
+
+static void sinks_read(struct settings *settings)
+{
+    struct pen_conf *section;
+
+    while ((section = conf_section(settings->conf, CONF_SINK, settings->sink_count)) != NULL) {
+        if (settings->sink_count == SETTINGS_SINKS_MAX) {
+            conf_mistake(section, "", "expected at most %d sinks", SETTINGS_SINKS_MAX);
+            return;
+        }
+        sink_read(settings, section);
+    }
+}
+
+/* ---- All of it ---- */
+
+static void settings_check_ends(const struct settings *settings)
+{
+    struct pen_conf *daemon = conf_section(settings->conf, CONF_DAEMON, 0);
+
+    if (settings->source_count == 0)
+        conf_mistake(daemon, "", "expected at least one [source NAME]: there is nothing to read");
+    if (settings->sink_count == 0)
+        conf_mistake(daemon, "", "expected at least one [sink NAME]: there is nowhere to deliver");
+}
+
+int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err)
+{
+    struct settings *settings = calloc(1, sizeof(*settings));
+    unsigned mistakes;
+    int r;
+
+    if (settings == NULL)
+        return pen_error_set(err, UV_ENOMEM, "out of memory");
+    r = conf_read(&settings->conf, path, report, arg, err);
+    if (r < 0)
+        goto fail;
+    daemon_read(settings);
+    sources_read(settings);
+    sinks_read(settings);
+    settings_check_ends(settings);
+    mistakes = conf_mistakes(settings->conf);
+    if (mistakes > 0) {
+        r = pen_error_set(err, UV_EINVAL, "%u mistake%s in %s", mistakes, mistakes == 1 ? "" : "s", path);
+        goto fail;
+    }
+    *ret = settings;
+    return 0;
+fail:
+    settings_free(settings);
+    return r;
+}
+
+void settings_free(struct settings *settings)
+{
+    if (settings == NULL)
+        return;
+    conf_free(settings->conf);
+    free(settings);
+}

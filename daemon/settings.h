@@ -17,12 +17,13 @@ struct daemon_settings {
     int64_t workers;                 /* 0: as many as processors */
     uint64_t record_max;             /* 4M */
     char *plugin_dir;                /* NULL: none */
-    int log_level;                   /* choice: error, warning, info, debug */
+    int log_level;                   /* choice: error, warning, info, debug; settings_log_level() translates */
     uint32_t cursor_save_ms;         /* 1s: how often cursors are saved, at most */
     uint32_t stop_ms;                /* 8s: time that in-flight batches get at stop */
 };
 
 struct source_settings {             /* rows every source has */
+    char *type_name;                 /* the row `type`; the type itself is below */
     char *parser;                    /* "auto" */
     struct pen_conf *section;
     const struct source_type *type;
@@ -33,6 +34,7 @@ enum spool_use { SPOOL_WHEN_NEEDED, SPOOL_ALWAYS };
 enum spool_full { SPOOL_WAIT, SPOOL_DROP_OLDEST };
 
 struct sink_settings {               /* rows every sink has */
+    char *type_name;
     char *schema;                    /* NULL: the sink's default */
     struct pen_list sources;         /* empty: all */
     struct pen_list events;          /* kinds to send: network, audit, alert, unknown; empty: all. Others are dropped, counted */
@@ -64,8 +66,12 @@ struct settings {
 int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err);
 void settings_free(struct settings *settings);
 
+/* The level that log_set_level() takes (daemon/log.h). */
+int settings_log_level(const struct settings *settings);
+
 extern const struct pen_option daemon_options[], source_options[], sink_options[];
-extern const struct source_type *const source_types[];       /* NULL-ended */
+/* The one place that knows the plugins by name: daemon/types.c. NULL-ended. */
+extern const struct source_type *const source_types[];
 extern const struct pen_sink *const sink_types[];
 
 #endif
