@@ -560,15 +560,23 @@ static int row_fill_pairs(const struct pen_conf *section, const struct pen_optio
     return 0;
 }
 
-/* The value as the user wrote it, for a sentence; a secret's is not shown. */
-static const char *entry_shown(const struct entry *entry, const struct pen_option *row, char *into, size_t size)
+/* "expected …" goes on: the value as the user wrote it, unless it may be a secret, and the nearest choice. */
+static int entry_refuse(const struct entry *entry, const struct pen_option *row, const char *expected,
+                        struct pen_error *err)
 {
-    if (row->type == PEN_SECRET_FILE)
-        return "";
+    const char *near = row->type == PEN_CHOICE ? conf_nearest(entry->value, row->choices) : NULL;
+    struct buf said = { 0 };
+
+    buf_text(&said, "\"%s\": %s", row->name, expected);
     if (entry->written[0] == '\0')
-        return ", found nothing";
-    (void)snprintf(into, size, ", found \"%.80s\"", entry->written);
-    return into;
+        BUF_LITERAL(&said, ", found nothing");
+    else if (row->type != PEN_SECRET_FILE)
+        buf_text(&said, ", found \"%.80s\"", entry->written);
+    if (near != NULL)
+        buf_text(&said, "; did you mean \"%s\"?", near);
+    (void)pen_error_set(err, UV_EINVAL, "%.*s", (int)said.size, said.data);
+    buf_free(&said);
+    return UV_EINVAL;
 }
 
 /* 0, or negative and *wrong says where and what. */
@@ -577,7 +585,6 @@ static int row_fill(const struct pen_conf *section, const struct pen_option *row
     const struct entry *entry = section_entry(section, row->name);
     struct arena *arena = &section->conf->arena;
     struct pen_error said = { 0 };
-    char shown[128];
     int r;
 
     if (row->type == PEN_PAIRS)
@@ -596,13 +603,9 @@ static int row_fill(const struct pen_conf *section, const struct pen_option *row
         wrong->line = entry->line;
         return pen_error_set(&wrong->err, UV_EINVAL, "\"%s\" has no value", row->name);
     }
+    wrong->line = entry->line;
     r = option_set(row, entry->value, into, arena, &said);
-    if (r < 0) {
-        wrong->line = entry->line;
-        (void)pen_error_set(&wrong->err, r, "\"%s\": %s%s", row->name, said.text,
-                            entry_shown(entry, row, shown, sizeof(shown)));
-    }
-    return r;
+    return r < 0 ? entry_refuse(entry, row, said.text, &wrong->err) : 0;
 }
 
 int pen_conf_fill(const struct pen_conf *conf, const struct pen_option *options, void *into, struct pen_error *err)
@@ -652,7 +655,7 @@ static void section_refuse(struct pen_conf *section, const struct entry *entry, 
     struct buf all = { 0 };
 
     near = option_nearest(entry->key, names, n);
-    if (near != NULL) {
+    if (near != NULL && strcmp(near, entry->key) != 0) {   /* they are equal for a bare "kafka." */
         conf_wrong(section->conf, entry->line, "unknown key \"%s\" in %s; did you mean \"%s\"?", entry->key,
                    TITLE(section), near);
         return;

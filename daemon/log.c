@@ -44,13 +44,12 @@ static void line_add(struct line *line, const char *data, size_t size)
 /* Shows where the line was cut, closes the quote, and goes on with a new limit, which leaves room for just this. */
 static void line_mend(struct line *line, size_t limit)
 {
-    line->limit = limit + sizeof(LINE_CUT) + 2;
+    line->limit = limit + sizeof(LINE_CUT) + 1;
     if (line->cut) {
         line->cut = false;
         line_add(line, LINE_CUT, sizeof(LINE_CUT) - 1);
         if (line->quoted)
             line_add(line, "\"", 1);
-        line_add(line, " ", 1);
     }
     line->quoted = false;
     line->limit = limit;
@@ -180,21 +179,23 @@ void log_line(enum log_level level, const char *msg, ...)
     struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
     const char *key, *value;
     va_list args;
+    size_t start;
 
     if ((int)level > atomic_load_explicit(&level_max, memory_order_relaxed))
         return;
     line_begin(&line, level);
+    start = line.size;
     va_start(args, msg);
     while ((key = va_arg(args, const char *)) != NULL) {
         value = va_arg(args, const char *);
+        line_text(&line, line.size > start ? " " : "");
         line_text(&line, key);
         line_add(&line, "=", 1);
         line_value(&line, value != NULL ? value : "");
-        line_add(&line, " ", 1);
     }
     va_end(args);
     line_mend(&line, LINE_MAX_BYTES - 16);
-    line_text(&line, "msg=");
+    line_text(&line, line.size > start ? " msg=" : "msg=");
     line_quoted(&line, msg);
     line_mend(&line, LINE_MAX_BYTES - 8);
     line.text[line.size++] = '\n';

@@ -257,25 +257,17 @@ static void choices_write(const struct pen_option *row, struct buf *out)
         buf_text(out, "%s%s", i == 0 ? " " : ", ", row->choices[i]);
 }
 
-static int option_expected(const struct pen_option *row, const char *text, struct pen_error *err)
+static int option_expected(const struct pen_option *row, struct pen_error *err)
 {
     struct buf said = { 0 };
-    const char *near;
-    size_t count = 0;
 
     buf_text(&said, "expected %s", types[row->type].what);
     range_write(row, " from ", &said);
     if (types[row->type].example != NULL)
         buf_text(&said, ", such as %s", types[row->type].example);
-    if (row->type == PEN_CHOICE) {
+    if (row->type == PEN_CHOICE)
         choices_write(row, &said);
-        while (row->choices[count] != NULL)
-            count++;
-        near = option_nearest(text, row->choices, count);
-        if (near != NULL)
-            buf_text(&said, "; did you mean \"%s\"?", near);
-    }
-    pen_error_set(err, UV_EINVAL, "%.*s", (int)said.size, said.data);
+    (void)pen_error_set(err, UV_EINVAL, "%.*s", (int)said.size, said.data);
     buf_free(&said);
     return UV_EINVAL;
 }
@@ -284,7 +276,7 @@ int option_set(const struct pen_option *row, const char *text, void *into, struc
 {
     assert(row->type >= PEN_TEXT && row->type <= PEN_SECRET_FILE && row->type != PEN_PAIRS);
     if (!types[row->type].set(row, text, (char *)into + row->offset, arena))
-        return option_expected(row, text, err);
+        return option_expected(row, err);
     return 0;
 }
 
@@ -359,7 +351,7 @@ static unsigned word_distance(const char *a, const char *b)
 static unsigned word_far(const char *word, const char *other)
 {
     size_t size = strlen(word), shared = least((unsigned)size, (unsigned)strlen(other));
-    unsigned distance = word_distance(word, other), allowed = least((unsigned)(size < 4 ? 1 : size / 3), 3);
+    unsigned distance = word_distance(word, other), allowed = least((unsigned)(size < 4 ? size / 2 : size / 3), 3);
 
     if (distance <= allowed)
         return distance;

@@ -128,9 +128,8 @@ static void daemon_read(struct settings *settings)
     void *const intos[] = { &settings->daemon };
     struct daemon_settings *daemon = &settings->daemon;
 
-    if (conf_fill(section, tables, intos, 1) > 0)
-        return;
-    if (daemon->record_max > daemon->memory / 4)
+    (void)conf_fill(section, tables, intos, 1);
+    if (daemon->memory > 0 && daemon->record_max > daemon->memory / 4)
         conf_mistake(section, "record_max", "\"record_max\": expected at most a quarter of \"memory\", which is %lluM",
                      (unsigned long long)(daemon->memory / M));
 }
@@ -172,19 +171,18 @@ static int type_read(struct pen_conf *section, const char *what, const char *con
     return type;
 }
 
-/* Fills by the common rows, and tries the plugin's own on memory that nobody keeps: its open() reads them again. */
-static unsigned rows_read(struct pen_conf *section, const struct pen_option *common, void *into,
+/* Fills by the common rows, and tries the plugin's own on memory that nobody keeps: its open() reads them again. A row that
+ * was refused is zero, and the checks that follow leave it alone. */
+static void rows_read(struct pen_conf *section, const struct pen_option *common, void *into,
                           const struct pen_option *own)
 {
     const struct pen_option *const tables[] = { common, own };
     void *trial = calloc(1, option_extent(own) + 1);
     void *const intos[] = { into, trial };
-    unsigned mistakes;
 
     assert(trial != NULL);
-    mistakes = conf_fill(section, tables, intos, 2);
+    (void)conf_fill(section, tables, intos, 2);
     free(trial);
-    return mistakes;
 }
 
 /* ---- [source NAME] ---- */
@@ -195,7 +193,7 @@ static void source_check_parser(const struct settings *settings, const struct so
     const char *names[64] = { "auto" };
     size_t count;
 
-    if (settings->daemon.plugin_dir != NULL)
+    if (settings->daemon.plugin_dir != NULL || source->parser == NULL)
         return;
     for (count = 1; builtin_parsers[count - 1] != NULL && count < 63; count++)
         names[count] = builtin_parsers[count - 1]->name;
@@ -218,8 +216,8 @@ static void source_read(struct settings *settings, struct pen_conf *section)
     if (type < 0)
         return;
     source->type = source_types[type];
-    if (rows_read(section, source_options, source, source->type->options) == 0)
-        source_check_parser(settings, source);
+    rows_read(section, source_options, source, source->type->options);
+    source_check_parser(settings, source);
 }
 
 static void sources_read(struct settings *settings)
@@ -286,11 +284,10 @@ static void sink_read(struct settings *settings, struct pen_conf *section)
     if (type < 0)
         return;
     sink->type = sink_types[type];
-    if (rows_read(section, sink_options, sink, sink->type->options) > 0)
-        return;
+    rows_read(section, sink_options, sink, sink->type->options);
     if (sink->schema != NULL && word_index(sink->schema, sink->type->schemas) < 0)
         word_refuse(section, "schema", "a schema of this sink", sink->schema, sink->type->schemas);
-    if (sink->retry_min_ms > sink->retry_max_ms)
+    if (sink->retry_max_ms > 0 && sink->retry_min_ms > sink->retry_max_ms)
         conf_mistake(section, "retry_min", "\"retry_min\": expected no more than \"retry_max\"");
     sink_read_sources(settings, sink);
     sink_read_events(sink);
