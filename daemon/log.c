@@ -186,7 +186,7 @@ void log_line(enum log_level level, const char *msg, ...)
     line_begin(&line, level);
     start = line.size;
     va_start(args, msg);
-    while ((key = va_arg(args, const char *)) != NULL) {
+    while (!line.cut && (key = va_arg(args, const char *)) != NULL) {
         value = va_arg(args, const char *);
         line_text(&line, line.size > start ? " " : "");
         line_text(&line, key);
