@@ -1,0 +1,113 @@
+"""Entra's token endpoint, client-secret flow, with the errors that a misconfigured daemon meets."""
+import base64
+import json
+import secrets
+import time
+import urllib.parse
+import uuid
+
+from aiohttp import web
+
+TOKEN_BYTES = 1200                   # real ones are long: about 1,600 characters
+
+
+class TokenError(Exception):
+    def __init__(self, status, error, code, text):
+        super().__init__(text)
+        self.status, self.error, self.code, self.text = status, error, code, text
+
+
+class Entra:
+    """Issues tokens and knows them again. `resource` is what a scope must name, without /.default."""
+
+    def __init__(self, tenant, client, secret, resource):
+        self.tenant, self.client, self.secret, self.resource = tenant, client, secret, resource
+        self.token_seconds = 3599
+        self.refresh_in = None       # a number: sent along, as for long-lived tokens
+        self.tokens = {}             # token -> (expires at, audience)
+        self.issued = 0
+
+    def issue(self, resource):
+        self.forget_expired()
+        token = 'eyJ0eXAiOiJKV1Qi.' + secrets.token_urlsafe(TOKEN_BYTES) + '.' + secrets.token_urlsafe(64)
+        self.tokens[token] = (time.monotonic() + self.token_seconds, resource)
+        self.issued += 1
+        return token
+
+    def forget_expired(self):
+        if len(self.tokens) > 1000:
+            now = time.monotonic()
+            self.tokens = {token: held for token, held in self.tokens.items() if held[0] > now}
+
+    def trouble(self, authorization):
+        """None where the header holds a token of ours that is still good, else a sentence."""
+        kind, _, token = (authorization or '').partition(' ')
+        if kind.lower() != 'bearer' or not token:
+            return 'no bearer token'
+        held = self.tokens.get(token)
+        if held is None:
+            return 'unknown or revoked token'
+        if held[0] <= time.monotonic():
+            return 'expired token'
+        if held[1].rstrip('/') != self.resource:
+            return 'wrong audience'
+        return None
+
+    def answer(self, tenant, authorization, form):
+        """The token response for one request's form; raises TokenError."""
+        if tenant.lower() != self.tenant.lower():
+            raise TokenError(400, 'invalid_request', 90002, f"Tenant '{tenant}' not found.")
+        grant = form.get('grant_type')
+        if grant is None:
+            raise TokenError(400, 'invalid_request', 900144,
+                             "The request body must contain the following parameter: 'grant_type'.")
+        if grant != 'client_credentials':
+            raise TokenError(400, 'unsupported_grant_type', 70003, f"The app requested an unsupported grant type '{grant}'.")
+        client, secret = client_of(authorization, form)
+        if client is None:
+            raise TokenError(400, 'invalid_request', 900144,
+                             "The request body must contain the following parameter: 'client_id'.")
+        if client.lower() != self.client.lower():
+            raise TokenError(400, 'unauthorized_client', 700016,
+                             f"Application with identifier '{client}' was not found in the directory.")
+        if secret is None:
+            raise TokenError(401, 'invalid_client', 7000216,
+                             "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' "
+                             'grant type.')
+        if secret != self.secret:
+            raise TokenError(401, 'invalid_client', 7000215, 'Invalid client secret provided. Ensure the secret being '
+                             f"sent in the request is the client secret value, not the client secret ID, for app '{client}'.")
+        scope = form.get('scope')
+        if scope is None:
+            raise TokenError(400, 'invalid_request', 90014, "The required field 'scope' is missing from the request.")
+        if not scope.endswith('/.default') or ' ' in scope.strip():
+            raise TokenError(400, 'invalid_scope', 70011, f'The provided request must include a \'scope\' input parameter. '
+                             f'The scope {scope} is not valid.')
+        resource = scope[:-len('/.default')]
+        if resource.rstrip('/') != self.resource:
+            raise TokenError(400, 'invalid_resource', 500011,
+                             f'The resource principal named {resource} was not found in the tenant.')
+        answer = {'token_type': 'Bearer', 'expires_in': self.token_seconds, 'ext_expires_in': self.token_seconds,
+                  'access_token': self.issue(resource)}
+        if self.refresh_in is not None:
+            answer['refresh_in'] = self.refresh_in
+        return answer
+
+
+def client_of(authorization, form):
+    """Client id and secret: from the form, or from HTTP Basic, which the endpoint takes as well."""
+    if authorization and authorization.startswith('Basic '):
+        try:
+            text = base64.b64decode(authorization[6:], validate=True).decode()
+        except ValueError:
+            return None, None
+        client, _, secret = text.partition(':')
+        return urllib.parse.unquote(client), urllib.parse.unquote(secret)
+    return form.get('client_id'), form.get('client_secret')
+
+
+def error_response(error):
+    body = {'error': error.error, 'error_description': f'AADSTS{error.code}: {error.text} Trace ID: {uuid.uuid4()}',
+            'error_codes': [error.code], 'timestamp': time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime()),
+            'trace_id': str(uuid.uuid4()), 'correlation_id': str(uuid.uuid4())}
+    return web.Response(status=error.status, text=json.dumps(body), content_type='application/json')

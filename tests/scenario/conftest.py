@@ -1,0 +1,50 @@
+"""What scenario tests share: the far end's stand-in, the daemon, and the rule for tests that cannot run here."""
+import os
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
+
+from farend import FarEnd                # noqa: E402
+from penstock import Penstock, binary    # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'sanitize: also run under the sanitizers')
+    config.addinivalue_line('markers', 'long: minutes; left out of tests/run quick')
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With PENSTOCK_TESTS=all a skip is a failure: where everything should be at hand, nothing may be left out."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get('PENSTOCK_TESTS') == 'all' and not hasattr(report, 'wasxfail'):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = 'failed'
+        report.longrepr = f'skipped although PENSTOCK_TESTS=all: {reason}'
+
+
+@pytest.fixture
+def far_end(tmp_path):
+    with FarEnd(tmp_path / 'farend') as started:
+        yield started
+
+
+@pytest.fixture
+def penstock(tmp_path):
+    """A daemon, not yet started: give it sections, then start it. It is killed at the end if it still runs."""
+    made = []
+
+    def make(*sections, **daemon):
+        made.append(Penstock(tmp_path / f'penstock-{len(made)}' if made else tmp_path / 'penstock', *sections, **daemon))
+        return made[-1]
+
+    if not binary().exists():
+        pytest.fail(f'no {binary()}: build first, or set PENSTOCK_BIN')
+    yield make
+    for daemon in made:
+        daemon.kill()
