@@ -4,7 +4,7 @@
     daemon.start()
     wait_until(lambda: far_end.count() == 100, daemon=daemon)
     assert daemon.stop() == 0
-    assert daemon.counters()['sink=sentinel']['delivered'] == 100
+    assert total(daemon.counters(), 'delivered', sink='sentinel') == 100
 """
 import os
 import pathlib
@@ -66,18 +66,28 @@ def parse_line(line):
 
 
 def parse_counters(log):
-    """The last line of counters of every source and sink in a log: {'source=NAME': {...}, 'sink=NAME': {...}}.
+    """The last line of counters of every source, sink and pair of them: {(source, sink): keys}, None for what a line lacks.
 
-    A line of counters names its source or sink and has numbers beside it: `read` for a source, `delivered` for a sink.
+    A line of counters names its source or sink and has whole numbers `read` or `delivered` beside it.
     """
     counters = {}
     for line in log.splitlines():
         keys = parse_line(line)
-        if 'sink' in keys and isinstance(keys.get('delivered'), int):
-            counters[f'sink={keys["sink"]}'] = keys
-        elif 'source' in keys and isinstance(keys.get('read'), int):
-            counters[f'source={keys["source"]}'] = keys
+        if ('source' in keys or 'sink' in keys) and (isinstance(keys.get('read'), int) or isinstance(keys.get('delivered'), int)):
+            counters[(keys.get('source'), keys.get('sink'))] = keys
     return counters
+
+
+def total(counters, key, source=None, sink=None):
+    """A counter's sum for one sink or source (or all), from its own line where there is one, else from its pairs."""
+    def of(lines):
+        return [keys[key] for keys in lines if isinstance(keys.get(key), int)]
+    own = [keys for (a, b), keys in counters.items() if (a, b) == (source, sink)]
+    mine = [keys for (a, b), keys in counters.items() if source in (None, a) and sink in (None, b) and (a, b) != (source, sink)]
+    pairs = [keys for (a, b), keys in counters.items() if source in (None, a) and sink in (None, b) and a and b]
+    if of(own):
+        return sum(of(own))
+    return sum(of(pairs)) if of(pairs) else sum(of(mine))
 
 
 class Penstock:
@@ -146,15 +156,25 @@ class Penstock:
         if not self.running():
             return parse_counters(self.log_text())
         size = self.log.stat().st_size
-        wanted = len(re.findall(r'^\[(?:source|sink) ', self.config.read_text(), re.M))
+        wanted = set(re.findall(r'^\[((?:source|sink) [^\]]+)\]', self.config.read_text(), re.M))
+        seen = []
 
-        def fresh():
+        def complete():
+            """Everybody of the configuration has a line, and no more lines came since the last look."""
             with open(self.log, 'rb') as log:
                 log.seek(size)
                 found = parse_counters(log.read().decode('utf-8', 'replace'))
-            return found if len(found) >= wanted else None
+            named = {f'source {a}' for a, _ in found if a} | {f'sink {b}' for _, b in found if b}
+            seen.append(len(found))
+            return found if named >= wanted and len(seen) > 1 and seen[-2] == seen[-1] else None
+        wait_until(self.catches_usr1, 20, 'SIGUSR1 to be caught', self)
         self.process.send_signal(signal.SIGUSR1)
-        return wait_until(fresh, 10, 'counters after SIGUSR1', self)
+        return wait_until(complete, 10, 'counters after SIGUSR1', self)
+
+    def catches_usr1(self):
+        """A daemon that is only starting would die of the signal; the kernel says when it no longer does."""
+        caught = re.search(r'^SigCgt:\s+([0-9a-f]+)$', pathlib.Path(f'/proc/{self.process.pid}/status').read_text(), re.M)
+        return caught is not None and int(caught[1], 16) >> (signal.SIGUSR1 - 1) & 1
 
     def memory(self):
         """Resident bytes now and at their highest."""
