@@ -1,1 +1,987 @@
-/* kafka */
+/*
+ * kafka.c - batches to a Kafka topic, through librdkafka.
+ *
+ * One idempotent producer with acks=all. A batch's messages are produced one by one, without copying (the batch's bytes
+ * are lent to us, we lend them on), and a message counts as delivered when its delivery report says so, never earlier.
+ * librdkafka's threads do no more than make an eventfd readable; everything else happens on the loop.
+ *
+ * Who is patient? Inside, librdkafka reconnects, follows leaders and resends under sequence numbers without end: its own
+ * timeout is off, because a message that timed out alone would be overtaken by those behind it. Our one clock is
+ * `timeout`: when the oldest batch has heard nothing for so long, or a report says that our rights or settings are at
+ * fault, or the producer dies (a fatal error of idempotence), we give up *everything* outstanding at once, so that the
+ * daemon sends it again in its order. Only a message that can never go is answered alone, and its neighbours go on.
+ *
+ *           submit                  trouble                 all reported, or 2 s          destroyed
+ *   READY ──────────▶ (produced) ──────────────▶ PURGING ──────────────────────▶ REAPING ───────────▶ REAPED ──▶ READY
+ *
+ *   READY    the producer runs (or is made by the next submit); batches are answered one by one, as they are done
+ *   PURGING  the producer was told to drop all; reports still come in and are believed; nothing is answered
+ *   REAPING  a pool thread destroys it: that joins its threads, which may sit in a name lookup
+ *   REAPED   nothing of librdkafka can touch a lent byte any more: every batch is answered, in order
+ *
+ * Batches submitted meanwhile wait unproduced and share the answer: they are later, and must not overtake. What the far
+ * end took but could not tell us any more repeats with the same event id.
+ *
+ * Too large: the broker's max.message.bytes bounds a *record batch* as librdkafka builds it, not a message, and its answer
+ * fails all messages in it. Reading that as "each of these is too large" would bury hundreds of good messages. A message
+ * of at least batch.size bytes travels alone, so for it the answer is certain. Otherwise batch.size is halved for the next
+ * producer and all is sent again; that ends within the broker's bound, where only truly large messages fail.
+ * Invalid record: here, too, one fails all. The next producer sends every message alone until those that were outstanding
+ * are answered: then it is certain who was meant.
+ *
+ * Memory. The payloads in librdkafka's queue are the lent batches, which the daemon counts. librdkafka adds, per message,
+ * its own head with the key (MESSAGE_COST), and a copy of those messages that lie in a request buffer right now. Hence:
+ * half of our share is queue.buffering.max.kbytes (no copy can be larger than what is queued), the other half divided
+ * by MESSAGE_COST is queue.buffering.max.messages. When the queue is full we hold the rest of the batch and go on when
+ * reports have made room.
+ */
+#include "daemon/conf.h"
+#include "daemon/log.h"
+#include "sinks/sink.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <librdkafka/rdkafka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define MESSAGE_COST    640          /* rd_kafka_msg_t, malloc's share, a key of ordinary length */
+#define MESSAGES_MIN    1000
+#define BATCH_MESSAGES  10000
+#define BATCH_SIZE_MIN  1024
+#define EVENTS_PER_TURN 64           /* one event may carry the reports of one request: up to batch.num.messages */
+#define TICK_MS         200
+#define PURGE_MS        2000
+#define STOP_MS         4000         /* of the daemon's stop time (8 s by default), then we purge */
+#define LOG_EVERY_MS    30000
+
+enum key { KEY_STREAM, KEY_NONE };
+enum security { SECURITY_AUTO, SECURITY_PLAINTEXT, SECURITY_SSL, SECURITY_SASL_PLAINTEXT, SECURITY_SASL_SSL };
+
+static const char *const key_names[] = { "stream", "none", NULL };
+static const char *const security_names[] = { "auto", "plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL };
+static const char *const mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
+
+/* One batch on its way. */
+struct flight {
+    struct flight *next;
+    struct pen_batch *batch;
+    uint32_t produced;               /* messages handed to librdkafka, or answered for at once */
+    uint32_t reported;               /* of those */
+    uint32_t delivered;              /* of those */
+    rd_kafka_resp_err_t rejected;    /* why the last message was rejected; 0: none was */
+    enum pen_outcome outcomes[];     /* PEN_RETRY until a report says otherwise */
+};
+
+enum state { READY, PURGING, REAPING, REAPED };
+
+struct kafka {
+    /* settings */
+    char *brokers, *topic;
+    int key, security, mechanism;    /* enums above */
+    char *ca_file, *username, *password_file, *connection_string_file;
+    uint32_t timeout_ms;
+    uint64_t batch_bytes;
+    int64_t in_flight;
+    struct pen_pairs pairs;
+
+    const char *name;
+    uv_loop_t *loop;
+    struct pen_limits limits;
+    size_t queue_bytes, queue_messages;
+
+    enum state state;
+    rd_kafka_t *producer;            /* NULL: to be made */
+    rd_kafka_queue_t *queue;         /* the producer's events */
+    rd_kafka_topic_t *producer_topic;
+    size_t batch_size;               /* of the producer: no record batch of several messages is larger */
+    size_t batch_size_max;           /* learned from brokers' answers; SIZE_MAX: nothing yet */
+    uint64_t alone;                  /* so many messages still travel one by one */
+    bool producer_alone;             /* this producer sends them so */
+
+    struct flight *first, **last;    /* in the order of submission */
+    uint64_t heard_ms;               /* when the oldest batch came, or last heard something */
+    enum pen_outcome outcome;        /* of what is given up: RETRY or REFUSED */
+    char why[384];
+    enum pen_outcome trouble;        /* what the last error event means; DELIVERED: there was none since a delivery */
+    char trouble_text[256];
+    uint64_t log_after_ms, log_held;
+
+    int fd;                          /* eventfd: librdkafka or we ourselves want a turn */
+    uv_poll_t poll;
+    uv_timer_t timer;
+    uv_work_t reaper;
+    unsigned handles;                /* open */
+    uint64_t stop_by_ms;
+    void (*stopped)(void *);         /* set: stop() was called */
+    void *stopped_arg;
+};
+
+static const struct pen_option kafka_options[] = {
+    { "brokers", PEN_TEXT, offsetof(struct kafka, brokers), .required = true,
+      .help = "Brokers to start from: host:port, comma separated." },
+    { "topic", PEN_TEXT, offsetof(struct kafka, topic), .required = true,
+      .help = "Topic (or event hub) to write to; it must exist." },
+    { "key", PEN_CHOICE, offsetof(struct kafka, key), .fallback = "stream", .choices = key_names,
+      .help = "Message key: the stream's name, which keeps a stream's order in one partition, or none." },
+    { "security", PEN_CHOICE, offsetof(struct kafka, security), .fallback = "auto", .choices = security_names,
+      .help = "Protocol; auto is sasl_ssl with a username or connection string, ssl with a ca_file, else plaintext." },
+    { "mechanism", PEN_CHOICE, offsetof(struct kafka, mechanism), .fallback = "PLAIN", .choices = mechanism_names,
+      .help = "SASL mechanism for username and password." },
+    { "ca_file", PEN_PATH, offsetof(struct kafka, ca_file),
+      .help = "Certificates (PEM) that the brokers' are verified against, in place of the system's." },
+    { "username", PEN_TEXT, offsetof(struct kafka, username), .help = "SASL user." },
+    { "password_file", PEN_SECRET_FILE, offsetof(struct kafka, password_file),
+      .help = "File with the SASL password; read again for every new producer." },
+    { "connection_string_file", PEN_SECRET_FILE, offsetof(struct kafka, connection_string_file),
+      .help = "File with an Event Hubs connection string; takes the place of username and password." },
+    { "timeout", PEN_MS, offsetof(struct kafka, timeout_ms), .fallback = "30s", .min = 1000, .max = 900000,
+      .help = "Give back what is outstanding when the oldest batch has heard nothing for so long." },
+    { "batch_bytes", PEN_BYTES, offsetof(struct kafka, batch_bytes), .fallback = "1000000", .min = 1024,
+      .max = 64 << 20, .help = "Largest batch." },
+    { "in_flight", PEN_INT, offsetof(struct kafka, in_flight), .fallback = "8", .min = 1, .max = 64,
+      .help = "Batches on their way at once; order holds with any number." },
+    { "kafka.", PEN_PAIRS, offsetof(struct kafka, pairs),
+      .help = "Any producer property of librdkafka, as in kafka.compression.codec = lz4." },
+    { 0 }
+};
+
+/* ---- The far end's words --------------------------------------------------------------------------------------- */
+
+/* What an error of a delivery report, or of the client as a whole, means. PEN_TOO_LARGE: the record batch was, see above.
+ * What is not here may pass: RETRY. */
+static const struct {
+    rd_kafka_resp_err_t error;
+    enum pen_outcome outcome;
+} kafka_outcomes[] = {
+    { RD_KAFKA_RESP_ERR_NO_ERROR,                            PEN_DELIVERED },
+
+    { RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,                  PEN_TOO_LARGE },
+    { RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,               PEN_TOO_LARGE },
+    { RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE,                    PEN_TOO_LARGE },
+
+    { RD_KAFKA_RESP_ERR_INVALID_MSG,                         PEN_REJECTED },
+    { RD_KAFKA_RESP_ERR_INVALID_RECORD,                      PEN_REJECTED },
+    { RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,                   PEN_REJECTED },
+    { RD_KAFKA_RESP_ERR__BAD_MSG,                            PEN_REJECTED },
+
+    { RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,                      PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,                  PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__AUTHENTICATION,                     PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__SSL,                                PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__INVALID_ARG,                        PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,                    PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE,                PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,               PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,                     PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,               PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,          PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,        PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,          PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE,                  PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,          PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_SECURITY_DISABLED,                   PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,                 PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,      PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE,        PEN_REFUSED },
+    { RD_KAFKA_RESP_ERR_INVALID_CONFIG,                      PEN_REFUSED },
+
+    { RD_KAFKA_RESP_ERR__TRANSPORT,                          PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__RESOLVE,                            PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__MSG_TIMED_OUT,                      PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__TIMED_OUT,                          PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE,                    PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,                   PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__PURGE_QUEUE,                        PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__PURGE_INFLIGHT,                     PEN_RETRY },
+    { RD_KAFKA_RESP_ERR__FATAL,                              PEN_RETRY },
+    { RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,                   PEN_RETRY },
+    { RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,                 PEN_RETRY },
+    { RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,        PEN_RETRY },
+    { RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,                 PEN_RETRY },
+    /* Event Hubs: throttled past the request's time */
+    { RD_KAFKA_RESP_ERR_POLICY_VIOLATION,                    PEN_RETRY },
+    { RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED,           PEN_RETRY },
+};
+
+static enum pen_outcome kafka_outcome(rd_kafka_resp_err_t error)
+{
+    for (size_t i = 0; i < sizeof(kafka_outcomes) / sizeof(*kafka_outcomes); i++)
+        if (kafka_outcomes[i].error == error)
+            return kafka_outcomes[i].outcome;
+    return PEN_RETRY;
+}
+
+/* ---- Settings -------------------------------------------------------------------------------------------------- */
+
+/* Properties that are not the user's to set: they would break a promise or have a row of their own. */
+static const struct {
+    const char *key, *why;
+} kafka_kept[] = {
+    { "bootstrap.servers",            "use `brokers`" },
+    { "metadata.broker.list",         "use `brokers`" },
+    { "security.protocol",            "use `security`" },
+    { "sasl.mechanism",               "use `mechanism`" },
+    { "sasl.mechanisms",              "use `mechanism`" },
+    { "sasl.username",                "use `username`" },
+    { "sasl.password",                "secrets come from files, use `password_file`" },
+    { "ssl.ca.location",              "use `ca_file`" },
+    { "ssl.key.password",             "secrets come from files, use a key without a password" },
+    { "ssl.key.pem",                  "secrets come from files, use `kafka.ssl.key.location`" },
+    { "ssl.keystore.password",        "secrets come from files, use `kafka.ssl.key.location`" },
+    { "sasl.oauthbearer.client.secret", "secrets come from files" },
+    { "message.timeout.ms",           "use `timeout`" },
+    { "delivery.timeout.ms",          "use `timeout`" },
+    { "message.send.max.retries",     "use `timeout`" },
+    { "retries",                      "use `timeout`" },
+    { "queue.buffering.max.messages", "the memory budget sets it" },
+    { "queue.buffering.max.kbytes",   "the memory budget sets it" },
+    { "queuing.strategy",             "order is kept" },
+    { "transactional.id",             "transactions are not used" },
+    { "log.queue",                    "log lines go to Penstock's log" },
+    { "plugin.library.paths",         "no code is loaded into Penstock this way" },
+};
+
+static int kafka_pair_check(const char *key, const char *value, struct pen_error *err)
+{
+    for (size_t i = 0; i < sizeof(kafka_kept) / sizeof(*kafka_kept); i++)
+        if (strcmp(key, kafka_kept[i].key) == 0)
+            return pen_error_set(err, UV_EINVAL, "kafka.%s cannot be set: %s", key, kafka_kept[i].why);
+    if ((strcmp(key, "acks") == 0 || strcmp(key, "request.required.acks") == 0) && strcmp(value, "all") != 0 &&
+        strcmp(value, "-1") != 0)
+        return pen_error_set(err, UV_EINVAL, "kafka.%s must be all: with less, a broker that fails loses what was "
+                                             "reported as delivered", key);
+    if (strcmp(key, "enable.idempotence") == 0 && strcmp(value, "true") != 0)
+        return pen_error_set(err, UV_EINVAL, "kafka.%s must be true: without it, order is lost on a resend", key);
+    return 0;
+}
+
+/* One of the brokers is an Event Hubs namespace. */
+static bool kafka_is_event_hubs(const struct kafka *kafka)
+{
+    static const char *const domains[] = { ".servicebus.windows.net", ".servicebus.usgovcloudapi.net",
+                                           ".servicebus.chinacloudapi.cn" };
+
+    for (size_t i = 0; i < sizeof(domains) / sizeof(*domains); i++)
+        if (strcasestr(kafka->brokers, domains[i]))
+            return true;
+    return kafka->connection_string_file != NULL;
+}
+
+static int conf_put(rd_kafka_conf_t *conf, const char *key, const char *value, struct pen_error *err)
+{
+    char text[256];
+
+    if (rd_kafka_conf_set(conf, key, value, text, sizeof(text)) != RD_KAFKA_CONF_OK)
+        return pen_error_set(err, UV_EINVAL, "kafka.%s: %s", key, text);
+    return 0;
+}
+
+static int conf_put_number(rd_kafka_conf_t *conf, const char *key, size_t number, struct pen_error *err)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%zu", number);
+    return conf_put(conf, key, text, err);
+}
+
+static size_t conf_number(const rd_kafka_conf_t *conf, const char *key)
+{
+    char text[64];
+    size_t size = sizeof(text);
+
+    return rd_kafka_conf_get(conf, key, text, &size) == RD_KAFKA_CONF_OK ? strtoull(text, NULL, 10) : 0;
+}
+
+static int conf_put_table(rd_kafka_conf_t *conf, const char *const (*table)[2], size_t count, struct pen_error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < count && r == 0; i++)
+        r = conf_put(conf, table[i][0], table[i][1], err);
+    return r;
+}
+
+static const char *const kafka_defaults[][2] = {
+    { "client.id", "penstock" },
+    { "enable.idempotence", "true" },
+    { "acks", "all" },
+    { "message.timeout.ms", "0" },               /* without end: see above */
+    { "socket.keepalive.enable", "true" },
+    { "log.queue", "true" },
+    { "log.connection.close", "false" },         /* brokers close idle connections: no news */
+    { "allow.auto.create.topics", "false" },
+};
+
+/* Azure's load balancer forgets idle connections after 240 s, and the service wants at least 60 s for a request of an
+ * idempotent producer; larger requests than 1 MB cost the connection. */
+static const char *const event_hubs_defaults[][2] = {
+    { "metadata.max.age.ms", "180000" },
+    { "connections.max.idle.ms", "180000" },
+    { "request.timeout.ms", "60000" },
+    { "message.max.bytes", "1000000" },
+};
+
+static int conf_put_secret(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
+{
+    const char *path = kafka->connection_string_file ? kafka->connection_string_file : kafka->password_file;
+    char *secret;
+    size_t size;
+    int r;
+
+    r = pen_secret_read(&secret, &size, path, err);
+    if (r < 0)
+        return r;
+    if (kafka->connection_string_file && strncasecmp(secret, "Endpoint=sb://", 14) != 0)
+        r = pen_error_set(err, UV_EINVAL, "%s does not hold an Event Hubs connection string (Endpoint=sb://…)", path);
+    /* librdkafka's words about a password it does not like may hold it: ours don't. */
+    else if (rd_kafka_conf_set(conf, "sasl.password", secret, NULL, 0) != RD_KAFKA_CONF_OK)
+        r = pen_error_set(err, UV_EINVAL, "%s: librdkafka does not take its content as password", path);
+    pen_secret_wipe(secret, size);
+    return r;
+}
+
+static int conf_put_security(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
+{
+    const char *username = kafka->connection_string_file ? "$ConnectionString" : kafka->username;
+    enum security security = (enum security)kafka->security;
+    int r;
+
+    if (security == SECURITY_AUTO)
+        security = username ? SECURITY_SASL_SSL : kafka->ca_file ? SECURITY_SSL : SECURITY_PLAINTEXT;
+    r = conf_put(conf, "security.protocol", security_names[security], err);
+    if (r == 0 && kafka->ca_file)
+        r = conf_put(conf, "ssl.ca.location", kafka->ca_file, err);
+    if (r < 0 || security == SECURITY_PLAINTEXT || security == SECURITY_SSL)
+        return r;
+    r = conf_put(conf, "sasl.mechanism", mechanism_names[kafka->mechanism], err);
+    if (r == 0 && username)
+        r = conf_put(conf, "sasl.username", username, err);
+    if (r == 0 && username)
+        r = conf_put_secret(conf, kafka, err);
+    return r;
+}
+
+/* Our defaults, then the user's properties, then what nobody may change. */
+static int kafka_configure(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
+{
+    int r;
+
+    r = conf_put_table(conf, kafka_defaults, sizeof(kafka_defaults) / sizeof(*kafka_defaults), err);
+    if (r == 0 && kafka_is_event_hubs(kafka))
+        r = conf_put_table(conf, event_hubs_defaults, sizeof(event_hubs_defaults) / sizeof(*event_hubs_defaults), err);
+    if (r == 0)
+        r = conf_put_security(conf, kafka, err);
+    for (size_t i = 0; i < kafka->pairs.count && r == 0; i++) {
+        r = kafka_pair_check(kafka->pairs.keys[i], kafka->pairs.values[i], err);
+        if (r == 0)
+            r = conf_put(conf, kafka->pairs.keys[i], kafka->pairs.values[i], err);
+    }
+    if (r == 0)
+        r = conf_put(conf, "bootstrap.servers", kafka->brokers, err);
+    if (r == 0)
+        r = conf_put_number(conf, "queue.buffering.max.kbytes", kafka->queue_bytes / 1024, err);
+    if (r == 0)
+        r = conf_put_number(conf, "queue.buffering.max.messages", kafka->queue_messages, err);
+    if (r == 0 && kafka->batch_size_max < conf_number(conf, "batch.size"))
+        r = conf_put_number(conf, "batch.size", kafka->batch_size_max, err);
+    if (r == 0 && kafka->alone > 0)
+        r = conf_put(conf, "batch.num.messages", "1", err);
+    return r;
+}
+
+/* What single properties cannot tell. */
+static int kafka_check(const struct kafka *kafka, struct pen_error *err)
+{
+    if (kafka->connection_string_file && (kafka->username || kafka->password_file))
+        return pen_error_set(err, UV_EINVAL, "connection_string_file takes the place of username and password_file");
+    if (!kafka->username != !kafka->password_file)
+        return pen_error_set(err, UV_EINVAL, "username and password_file belong together");
+    if ((kafka->username || kafka->connection_string_file) &&
+        (kafka->security == SECURITY_PLAINTEXT || kafka->security == SECURITY_SSL))
+        return pen_error_set(err, UV_EINVAL, "security = %s sends no username or password: use sasl_ssl",
+                             security_names[kafka->security]);
+    if (kafka->connection_string_file && kafka->security == SECURITY_SASL_PLAINTEXT)
+        return pen_error_set(err, UV_EINVAL, "Event Hubs takes TLS only: use security = sasl_ssl");
+    for (size_t i = 0; i < kafka->pairs.count; i++)
+        if (kafka_is_event_hubs(kafka) && strncmp(kafka->pairs.keys[i], "compression.", 12) == 0 &&
+            strcmp(kafka->pairs.keys[i], "compression.level") != 0 && strcmp(kafka->pairs.values[i], "none") != 0 &&
+            strcmp(kafka->pairs.values[i], "gzip") != 0)
+            return pen_error_set(err, UV_EINVAL, "kafka.%s = %s: Event Hubs takes none or gzip only",
+                                 kafka->pairs.keys[i], kafka->pairs.values[i]);
+    return 0;
+}
+
+/* ---- The producer ---------------------------------------------------------------------------------------------- */
+
+static void kafka_wake(struct kafka *kafka)
+{
+    uint64_t one = 1;
+
+    if (write(kafka->fd, &one, sizeof(one)) < 0)
+        assert(errno == EAGAIN);                 /* full: readable already */
+}
+
+/* Secrets are read anew, so that a rotated one is taken up after the refusal it causes. */
+static int kafka_connect(struct kafka *kafka, struct pen_error *err)
+{
+    static const uint64_t one = 1;
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    char text[256];
+    size_t size;
+    int r;
+
+    r = kafka_configure(conf, kafka, err);
+    if (r < 0)
+        goto fail;
+    size = conf_number(conf, "batch.size");
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    kafka->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+    if (!kafka->producer) {
+        r = pen_error_set(err, UV_EINVAL, "%s", text);
+        goto fail;
+    }
+    kafka->batch_size = size;
+    kafka->producer_alone = kafka->alone > 0;
+    kafka->trouble = PEN_DELIVERED;
+    kafka->queue = rd_kafka_queue_get_main(kafka->producer);
+    rd_kafka_set_log_queue(kafka->producer, kafka->queue);
+    rd_kafka_queue_io_event_enable(kafka->queue, kafka->fd, &one, sizeof(one));
+    kafka->producer_topic = rd_kafka_topic_new(kafka->producer, kafka->topic, NULL);
+    if (!kafka->producer_topic) {
+        r = pen_error_set(err, UV_EINVAL, "topic %s: %s", kafka->topic, rd_kafka_err2str(rd_kafka_last_error()));
+        rd_kafka_queue_destroy(kafka->queue);
+        rd_kafka_destroy(kafka->producer);
+        kafka->producer = NULL;
+        return r;
+    }
+    kafka_wake(kafka);                           /* for what was queued before we could be told */
+    return 0;
+fail:
+    rd_kafka_conf_destroy(conf);
+    return r;
+}
+
+static void reap(uv_work_t *work)
+{
+    struct kafka *kafka = work->data;
+
+    rd_kafka_topic_destroy(kafka->producer_topic);
+    rd_kafka_destroy(kafka->producer);
+}
+
+static void kafka_turn(struct kafka *kafka);
+
+static void on_reaped(uv_work_t *work, int status)
+{
+    struct kafka *kafka = work->data;
+
+    assert(status == 0);                         /* nobody cancels it */
+    kafka->producer = NULL;
+    kafka->state = REAPED;
+    kafka_turn(kafka);
+}
+
+/* Everything outstanding will be answered with this outcome, when nothing can touch it any more. */
+static void kafka_give_up(struct kafka *kafka, enum pen_outcome outcome, const char *why)
+{
+    if (kafka->state != READY)
+        return;
+    kafka->outcome = outcome;
+    snprintf(kafka->why, sizeof(kafka->why), "%s", why);
+    if (kafka->producer) {
+        kafka->state = PURGING;
+        rd_kafka_purge(kafka->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
+                                        RD_KAFKA_PURGE_F_NON_BLOCKING);
+        kafka->heard_ms = uv_now(kafka->loop);
+    } else {
+        kafka->state = REAPED;
+    }
+    kafka_wake(kafka);
+}
+
+/* A fatal error of the idempotent producer hides another one, which tells whose fault it is. */
+static void kafka_give_up_for(struct kafka *kafka, rd_kafka_resp_err_t error)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "%s", rd_kafka_err2str(error));
+    if (error == RD_KAFKA_RESP_ERR__FATAL)
+        error = rd_kafka_fatal_error(kafka->producer, text, sizeof(text));
+    kafka_give_up(kafka, kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY, text);
+}
+
+static bool kafka_is_quiet(const struct kafka *kafka)
+{
+    for (const struct flight *flight = kafka->first; flight; flight = flight->next)
+        if (flight->reported < flight->produced)
+            return false;
+    return true;
+}
+
+static void kafka_reap(struct kafka *kafka)
+{
+    int r;
+
+    kafka->state = REAPING;
+    rd_kafka_queue_io_event_enable(kafka->queue, -1, NULL, 0);
+    rd_kafka_queue_destroy(kafka->queue);
+    kafka->queue = NULL;
+    r = uv_queue_work(kafka->loop, &kafka->reaper, reap, on_reaped);
+    assert(r == 0);
+}
+
+/* ---- Reports --------------------------------------------------------------------------------------------------- */
+
+/* The oldest batch is nearly always the one. */
+static struct flight *kafka_flight(const struct kafka *kafka, const enum pen_outcome *outcome)
+{
+    for (struct flight *flight = kafka->first; flight; flight = flight->next)
+        if (outcome >= flight->outcomes && outcome < flight->outcomes + flight->batch->count)
+            return flight;
+    return NULL;
+}
+
+/* A content error fails a whole record batch. Was message i alone in it? If not, see to it that it will be. */
+static bool kafka_is_certain(struct kafka *kafka, const struct flight *flight, uint32_t i, rd_kafka_resp_err_t error)
+{
+    bool large = kafka_outcome(error) == PEN_TOO_LARGE;
+
+    if (kafka->producer_alone || flight->batch->messages[i].size >= kafka->batch_size)
+        return true;
+    if (kafka->state != READY)
+        return false;                            /* its neighbours' report has come first */
+    if (large && kafka->batch_size <= BATCH_SIZE_MIN)
+        return true;
+    if (large) {
+        kafka->batch_size_max = kafka->batch_size / 2;
+        log_line(LOG_NOTE, "the broker takes smaller record batches only, halving ours", "sink", kafka->name,
+                 "batch_size", log_number(kafka->batch_size_max), NULL);
+    } else {
+        for (const struct flight *f = kafka->first; f; f = f->next)
+            kafka->alone += f->produced - f->reported;
+    }
+    return false;
+}
+
+/* The answer for one message: from its delivery report, or from produce() itself (`local`). */
+static void kafka_report(struct kafka *kafka, struct flight *flight, uint32_t i, rd_kafka_resp_err_t error, bool local)
+{
+    enum pen_outcome outcome = kafka_outcome(error);
+
+    switch (outcome) {
+    case PEN_DELIVERED:
+        flight->delivered++;
+        kafka->trouble = PEN_DELIVERED;
+        break;
+    case PEN_TOO_LARGE:
+    case PEN_REJECTED:
+        outcome = local || kafka_is_certain(kafka, flight, i, error) ? PEN_REJECTED : PEN_RETRY;
+        if (outcome == PEN_REJECTED)
+            flight->rejected = error;
+        else
+            kafka_give_up(kafka, PEN_RETRY, rd_kafka_err2str(error));
+        break;
+    case PEN_RETRY:
+    case PEN_REFUSED:
+        kafka_give_up_for(kafka, error);
+        outcome = PEN_RETRY;                     /* for now; flight_answer() writes what it is in the end */
+        break;
+    }
+    flight->outcomes[i] = outcome;
+    flight->reported++;
+    if (flight == kafka->first)
+        kafka->heard_ms = uv_now(kafka->loop);
+    if (kafka->producer_alone && kafka->alone > 0)
+        kafka->alone--;
+}
+
+static void kafka_take_reports(struct kafka *kafka, rd_kafka_event_t *event)
+{
+    const rd_kafka_message_t *message;
+
+    while ((message = rd_kafka_event_message_next(event))) {
+        const enum pen_outcome *outcome = message->_private;
+        struct flight *flight = kafka_flight(kafka, outcome);
+
+        assert(flight);
+        kafka_report(kafka, flight, (uint32_t)(outcome - flight->outcomes), message->err, false);
+    }
+}
+
+/* Troubles of the client as a whole. Those that pass are remembered for the answer that may come of them. */
+static void kafka_take_error(struct kafka *kafka, rd_kafka_event_t *event)
+{
+    rd_kafka_resp_err_t error = rd_kafka_event_error(event);
+
+    if (error == RD_KAFKA_RESP_ERR__FATAL) {
+        kafka_give_up_for(kafka, error);
+    } else if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+        kafka->trouble = kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY;
+        snprintf(kafka->trouble_text, sizeof(kafka->trouble_text), "%s", rd_kafka_event_error_string(event));
+    } else if (kafka->trouble == PEN_REFUSED && kafka->first) {
+        kafka_give_up(kafka, PEN_REFUSED, kafka->trouble_text);   /* no broker lets us in: waiting helps nobody */
+    }
+}
+
+/* librdkafka's own lines, at most one in LOG_EVERY_MS: it says the same for every broker and attempt. */
+static void kafka_take_log(struct kafka *kafka, rd_kafka_event_t *event)
+{
+    const char *facility, *text;
+    uint64_t now_ms = uv_now(kafka->loop);
+    int level;
+
+    if (rd_kafka_event_log(event, &facility, &text, &level) < 0)
+        return;
+    if (level <= 6 && now_ms < kafka->log_after_ms) {
+        kafka->log_held++;
+        return;
+    }
+    log_line(level <= 4 ? LOG_WARN : level <= 6 ? LOG_NOTE : LOG_TRACE, text, "sink", kafka->name, "facility", facility,
+             "held", log_number(kafka->log_held), NULL);
+    if (level > 6)
+        return;
+    kafka->log_after_ms = now_ms + LOG_EVERY_MS;
+    kafka->log_held = 0;
+}
+
+/* Serves librdkafka's events. It wakes us only when an empty queue fills: what is left over needs another turn. */
+static void kafka_drain(struct kafka *kafka)
+{
+    for (int i = 0; i < EVENTS_PER_TURN; i++) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(kafka->queue, 0);
+
+        if (!event)
+            return;
+        switch (rd_kafka_event_type(event)) {
+        case RD_KAFKA_EVENT_DR:
+            kafka_take_reports(kafka, event);
+            break;
+        case RD_KAFKA_EVENT_ERROR:
+            kafka_take_error(kafka, event);
+            break;
+        case RD_KAFKA_EVENT_LOG:
+            kafka_take_log(kafka, event);
+            break;
+        }
+        rd_kafka_event_destroy(event);
+    }
+    kafka_wake(kafka);
+}
+
+/* ---- Batches --------------------------------------------------------------------------------------------------- */
+
+/* Hands message i to librdkafka. False: no room now. */
+static bool kafka_produce_one(struct kafka *kafka, struct flight *flight, uint32_t i)
+{
+    struct pen_span span = pen_batch_message(flight->batch, i);
+    const char *key = NULL;
+    rd_kafka_resp_err_t error;
+
+    if (kafka->key == KEY_STREAM)
+        key = flight->batch->streams[flight->batch->messages[i].stream];
+    if (rd_kafka_produce(kafka->producer_topic, RD_KAFKA_PARTITION_UA, 0, (void *)(uintptr_t)span.data, span.size, key,
+                         key ? strlen(key) : 0, &flight->outcomes[i]) == 0) {
+        flight->produced++;
+        return true;
+    }
+    error = rd_kafka_last_error();
+    if (error == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+        return false;
+    flight->produced++;
+    kafka_report(kafka, flight, i, error, true);
+    kafka_wake(kafka);                           /* no report may follow, and we may be inside submit() */
+    return true;
+}
+
+/* Produces what is waiting, in order, as far as there is room. */
+static void kafka_produce(struct kafka *kafka)
+{
+    struct pen_error err = { 0 };
+
+    if (!kafka->first || kafka->state != READY)
+        return;
+    if (kafka->producer && kafka->producer_alone && kafka->alone == 0) {
+        if (kafka_is_quiet(kafka))               /* the suspects are through: back to shared record batches */
+            kafka_give_up(kafka, PEN_RETRY, "resuming with larger record batches");
+        return;
+    }
+    if (!kafka->producer && kafka_connect(kafka, &err) < 0) {
+        kafka_give_up(kafka, PEN_REFUSED, err.text);
+        return;
+    }
+    for (struct flight *flight = kafka->first; flight; flight = flight->next)
+        while (flight->produced < flight->batch->count)
+            if (kafka->state != READY || !kafka_produce_one(kafka, flight, flight->produced))
+                return;
+}
+
+/* Answers one batch, which the list has let go. */
+static void flight_answer(struct flight *flight, enum pen_outcome given_up, const char *why)
+{
+    struct pen_batch *batch = flight->batch;
+    uint32_t rejected = 0;
+
+    for (uint32_t i = 0; i < batch->count; i++) {
+        if (flight->outcomes[i] == PEN_RETRY)
+            flight->outcomes[i] = given_up;
+        rejected += flight->outcomes[i] == PEN_REJECTED;
+    }
+    if (flight->delivered == batch->count)
+        pen_batch_answer(batch, PEN_DELIVERED, 0, "delivered");
+    else if (flight->delivered + rejected == 0)
+        pen_batch_answer(batch, given_up, 0, why);
+    else
+        pen_batch_answer_each(batch, flight->outcomes, 0, rejected ? rd_kafka_err2str(flight->rejected) : why);
+    free(flight);
+}
+
+/* Answers what is done. An answer may bring a new batch at once: it goes to the list's end. */
+static void kafka_settle(struct kafka *kafka)
+{
+    struct flight **link = &kafka->first;
+
+    while (*link) {
+        struct flight *flight = *link;
+
+        if (flight->reported < flight->batch->count) {
+            link = &flight->next;
+            continue;
+        }
+        if (link == &kafka->first)
+            kafka->heard_ms = uv_now(kafka->loop);
+        *link = flight->next;
+        if (!*link)
+            kafka->last = link;
+        flight_answer(flight, PEN_RETRY, "");
+    }
+}
+
+/* Answers all that was submitted until now; READY only afterwards, so that nothing new is produced in between. */
+static void kafka_settle_given_up(struct kafka *kafka)
+{
+    struct flight *flight, *old = kafka->first;
+
+    kafka->first = NULL;
+    kafka->last = &kafka->first;
+    while ((flight = old)) {
+        old = flight->next;
+        flight_answer(flight, kafka->outcome, kafka->why);
+    }
+    kafka->heard_ms = uv_now(kafka->loop);
+    kafka->state = READY;
+}
+
+static void kafka_close_handles(struct kafka *kafka);
+
+/* Does what there is to do now, in the state there is. */
+static void kafka_turn(struct kafka *kafka)
+{
+    if (kafka->queue)
+        kafka_drain(kafka);
+    switch (kafka->state) {
+    case READY:
+        kafka_settle(kafka);
+        if (kafka->stopped && !kafka->first)
+            kafka_give_up(kafka, PEN_RETRY, "stopping");
+        break;
+    case PURGING:
+        if (kafka_is_quiet(kafka) || uv_now(kafka->loop) >= kafka->heard_ms + PURGE_MS)
+            kafka_reap(kafka);
+        break;
+    case REAPING:
+        break;
+    case REAPED:
+        kafka_settle_given_up(kafka);
+        if (kafka->stopped) {
+            kafka_close_handles(kafka);
+            return;
+        }
+        break;
+    }
+    kafka_produce(kafka);
+}
+
+/* ---- Doorways -------------------------------------------------------------------------------------------------- */
+
+static void on_wake(uv_poll_t *poll, int status, int events)
+{
+    struct kafka *kafka = poll->data;
+    uint64_t count;
+
+    (void)status, (void)events;
+    if (read(kafka->fd, &count, sizeof(count)) < 0)
+        assert(errno == EAGAIN);
+    kafka_turn(kafka);
+}
+
+/* Ticks while anything is outstanding: one clock for the stall, the purge and the stop. */
+static void on_tick(uv_timer_t *timer)
+{
+    struct kafka *kafka = timer->data;
+    uint64_t now_ms = uv_now(kafka->loop);
+    char why[384];
+
+    kafka_turn(kafka);                           /* reports may be waiting since before the clock passed */
+    if (!kafka->first && kafka->state == READY)
+        uv_timer_stop(timer);
+    if (!kafka->first || kafka->state != READY)
+        return;
+    if (kafka->stopped && now_ms >= kafka->stop_by_ms) {
+        kafka_give_up(kafka, PEN_RETRY, "stopping, and the brokers have not answered in time");
+    } else if (now_ms >= kafka->heard_ms + kafka->timeout_ms) {
+        snprintf(why, sizeof(why), "no report from the brokers for %u ms%s%s", kafka->timeout_ms,
+                 kafka->trouble == PEN_DELIVERED ? "" : "; last error: ",
+                 kafka->trouble == PEN_DELIVERED ? "" : kafka->trouble_text);
+        kafka_give_up(kafka, kafka->trouble == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY, why);
+    }
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct kafka *kafka = handle->data;
+
+    if (--kafka->handles == 0)
+        kafka->stopped(kafka->stopped_arg);
+}
+
+static void kafka_close_handles(struct kafka *kafka)
+{
+    uv_close((uv_handle_t *)&kafka->poll, on_closed);
+    uv_close((uv_handle_t *)&kafka->timer, on_closed);
+}
+
+/* ---- The contract ---------------------------------------------------------------------------------------------- */
+
+static void kafka_close(void *self)
+{
+    struct kafka *kafka = self;
+
+    if (!kafka)
+        return;
+    assert(!kafka->first && kafka->handles == 0);
+    if (kafka->producer) {                       /* open() failed half-way */
+        rd_kafka_queue_destroy(kafka->queue);
+        reap(&kafka->reaper);
+    }
+    if (kafka->fd >= 0)
+        close(kafka->fd);
+    free(kafka);
+}
+
+static void kafka_set_limits(struct kafka *kafka, size_t memory_max)
+{
+    size_t message_max = 1000000;                /* librdkafka's message.max.bytes; the queue must hold one of them */
+
+    for (size_t i = 0; i < kafka->pairs.count; i++)
+        if (strcmp(kafka->pairs.keys[i], "message.max.bytes") == 0)
+            message_max = strtoull(kafka->pairs.values[i], NULL, 10);
+    kafka->queue_bytes = memory_max / 2 > message_max + 1024 ? memory_max / 2 : message_max + 1024;
+    kafka->queue_messages = memory_max / 2 / MESSAGE_COST;
+    if (kafka->queue_messages < MESSAGES_MIN)
+        kafka->queue_messages = MESSAGES_MIN;
+    kafka->limits = (struct pen_limits){
+        .bytes_max = kafka->batch_bytes,
+        .messages_max = BATCH_MESSAGES,
+        .in_flight_max = (uint32_t)kafka->in_flight,
+        .memory = kafka->queue_bytes + kafka->queue_messages * MESSAGE_COST,
+    };
+}
+
+static int kafka_open(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err)
+{
+    struct kafka *kafka = calloc(1, sizeof(*kafka));
+    int r;
+
+    if (!kafka)
+        return pen_error_set(err, UV_ENOMEM, "out of memory");
+    kafka->loop = host->loop;
+    kafka->fd = -1;
+    kafka->last = &kafka->first;
+    kafka->batch_size_max = SIZE_MAX;
+    kafka->reaper.data = kafka->poll.data = kafka->timer.data = kafka;
+    kafka->name = pen_conf_name(conf);
+    r = pen_conf_fill(conf, kafka_options, kafka, err);
+    if (r < 0)
+        goto fail;
+    r = kafka_check(kafka, err);
+    if (r < 0)
+        goto fail;
+    kafka_set_limits(kafka, host->memory_max);
+    kafka->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (kafka->fd < 0) {
+        r = pen_error_set(err, -errno, "eventfd: %s", strerror(errno));
+        goto fail;
+    }
+    r = kafka_connect(kafka, err);               /* starts to connect; finds every bad property */
+    if (r < 0)
+        goto fail;
+    r = uv_poll_init(kafka->loop, &kafka->poll, kafka->fd);
+    if (r < 0) {
+        pen_error_set(err, r, "eventfd: %s", uv_strerror(r));
+        goto fail;
+    }
+    uv_timer_init(kafka->loop, &kafka->timer);
+    kafka->handles = 2;
+    uv_poll_start(&kafka->poll, UV_READABLE, on_wake);
+    *self = kafka;
+    return 0;
+fail:
+    kafka_close(kafka);
+    return r;
+}
+
+static const struct pen_limits *kafka_limits(void *self)
+{
+    return &((struct kafka *)self)->limits;
+}
+
+static void kafka_submit(void *self, struct pen_batch *batch)
+{
+    struct kafka *kafka = self;
+    struct flight *flight = malloc(sizeof(*flight) + batch->count * sizeof(*flight->outcomes));
+
+    assert(flight && !kafka->stopped);
+    *flight = (struct flight){ .batch = batch };
+    for (uint32_t i = 0; i < batch->count; i++)
+        flight->outcomes[i] = PEN_RETRY;
+    if (!kafka->first)
+        kafka->heard_ms = uv_now(kafka->loop);
+    *kafka->last = flight;
+    kafka->last = &flight->next;
+    if (!uv_is_active((uv_handle_t *)&kafka->timer))
+        uv_timer_start(&kafka->timer, on_tick, TICK_MS, TICK_MS);
+    kafka_produce(kafka);
+}
+
+/* What is on its way gets STOP_MS to arrive. */
+static void kafka_stop(void *self, void (*stopped)(void *), void *arg)
+{
+    struct kafka *kafka = self;
+
+    assert(!kafka->stopped);
+    kafka->stopped = stopped;
+    kafka->stopped_arg = arg;
+    kafka->stop_by_ms = uv_now(kafka->loop) + STOP_MS;
+    uv_timer_start(&kafka->timer, on_tick, TICK_MS, TICK_MS);
+    kafka_wake(kafka);
+}
+
+static const char *const kafka_schemas[] = { "ocsf", "asim", "raw", NULL };
+
+const struct pen_sink kafka_sink = {
+    .size = sizeof(struct pen_sink),
+    .name = "kafka",
+    .options = kafka_options,
+    .schemas = kafka_schemas,
+    .limits = kafka_limits,
+    .open = kafka_open,
+    .submit = kafka_submit,
+    .stop = kafka_stop,
+    .close = kafka_close,
+};
