@@ -505,15 +505,16 @@ static void kafka_give_up(struct kafka *kafka, enum pen_outcome outcome, const c
     kafka_wake(kafka);
 }
 
-/* A fatal error of the idempotent producer hides another one, which tells whose fault it is. */
+/* After a fatal error the producer purges its messages by itself: the error behind that tells whose fault it is. */
 static void kafka_give_up_for(struct kafka *kafka, rd_kafka_resp_err_t error)
 {
     char text[256];
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(kafka->producer, text, sizeof(text));
 
-    snprintf(text, sizeof(text), "%s", rd_kafka_err2str(error));
-    if (error == RD_KAFKA_RESP_ERR__FATAL)
-        error = rd_kafka_fatal_error(kafka->producer, text, sizeof(text));
-    kafka_give_up(kafka, kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY, text);
+    if (fatal)
+        error = fatal;
+    kafka_give_up(kafka, kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY,
+                  fatal ? text : rd_kafka_err2str(error));
 }
 
 static bool kafka_is_quiet(const struct kafka *kafka)
