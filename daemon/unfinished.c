@@ -45,3 +45,30 @@ WEAK int command_replay(int argc, char **argv)
     (void)argv;
     return 1;
 }
+
+WEAK void work_run(struct worker *worker, struct work *work)
+{
+    (void)worker;
+    (void)work;
+}
+
+WEAK size_t worker_held(const struct worker *worker)
+{
+    (void)worker;
+    return 0;
+}
+
+WEAK struct worker *worker_new(void)
+{
+    return NULL;
+}
+
+WEAK void worker_free(struct worker *worker)
+{
+    (void)worker;
+}
+
+WEAK void worker_shrink(struct worker *worker)
+{
+    (void)worker;
+}
