@@ -1,0 +1,509 @@
+/*
+ * Promise: whatever a far end answers, every message is delivered, dead with its reason, or dropped by rule; the ledger
+ * adds up at every moment, order holds with one batch in flight, and a run is let go only when all of it is safe.
+ */
+#include "daemon/outlet.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* ---- A sink that answers as it is told ---- */
+
+#define SEEN_MAX 200000
+
+struct fake {
+    uv_idle_t idle;
+    struct pen_limits limits;
+    struct pen_batch *held[64];
+    unsigned held_count;
+    bool down;                       /* answers nothing */
+    enum pen_outcome (*answer)(struct fake *fake, struct pen_batch *batch);
+    unsigned requests, rejects;
+    long poison;
+    unsigned seed;
+    uint32_t seen[SEEN_MAX];         /* numbers in order of delivery */
+    size_t seen_count;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+static struct fake fake;
+
+static long message_number(const struct pen_batch *batch, uint32_t i)
+{
+    struct pen_span span = pen_batch_message(batch, i);
+
+    assert_true(span.size > 6 && memcmp(span.data, "{\"n\":", 5) == 0 && span.data[span.size - 1] == '}');
+    return strtol(span.data + 5, NULL, 10);
+}
+
+static void fake_answer(struct pen_batch *batch)
+{
+    enum pen_outcome outcome = fake.answer(&fake, batch);
+
+    assert_int_equal(batch->size, batch->messages[batch->count - 1].offset + batch->messages[batch->count - 1].size);
+    for (uint32_t i = 0; i < batch->count && outcome == PEN_DELIVERED; i++)
+        fake.seen[fake.seen_count++] = (uint32_t)message_number(batch, i);
+    pen_batch_answer(batch, outcome, 0, "as told");
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+    struct pen_batch *batch;
+
+    (void)idle;
+    if (fake.down || fake.held_count == 0)
+        return;
+    batch = fake.held[0];
+    memmove(fake.held, fake.held + 1, --fake.held_count * sizeof(*fake.held));
+    fake_answer(batch);
+}
+
+static const struct pen_limits *fake_limits(void *self)
+{
+    (void)self;
+    return &fake.limits;
+}
+
+static int fake_open(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err)
+{
+    (void)conf;
+    (void)err;
+    uv_idle_init(host->loop, &fake.idle);
+    uv_idle_start(&fake.idle, on_idle);
+    *self = &fake;
+    return 0;
+}
+
+static void fake_submit(void *self, struct pen_batch *batch)
+{
+    (void)self;
+    assert_true(fake.held_count < fake.limits.in_flight_max);
+    fake.requests++;
+    fake.held[fake.held_count++] = batch;
+}
+
+static void fake_stop(void *self, void (*stopped)(void *), void *arg)
+{
+    (void)self;
+    while (fake.held_count > 0)
+        pen_batch_answer(fake.held[--fake.held_count], PEN_RETRY, 0, "stopping");
+    uv_idle_stop(&fake.idle);
+    uv_close((uv_handle_t *)&fake.idle, NULL);
+    stopped(arg);
+}
+
+static void fake_close(void *self)
+{
+    (void)self;
+}
+
+static const char *const fake_schemas[] = { "raw", NULL };
+static const struct pen_sink fake_sink = {
+    .size = sizeof(struct pen_sink), .name = "fake", .schemas = fake_schemas, .limits = fake_limits, .open = fake_open,
+    .submit = fake_submit, .stop = fake_stop, .close = fake_close,
+};
+
+static enum pen_outcome always_delivered(struct fake *f, struct pen_batch *batch)
+{
+    (void)f;
+    (void)batch;
+    return PEN_DELIVERED;
+}
+
+static enum pen_outcome poison_rejected(struct fake *f, struct pen_batch *batch)
+{
+    for (uint32_t i = 0; i < batch->count; i++) {
+        if (message_number(batch, i) == f->poison) {
+            f->rejects++;
+            return PEN_REJECTED;
+        }
+    }
+    return PEN_DELIVERED;
+}
+
+static enum pen_outcome small_only(struct fake *f, struct pen_batch *batch)
+{
+    (void)f;
+    return batch->count > 3 ? PEN_TOO_LARGE : PEN_DELIVERED;
+}
+
+static enum pen_outcome at_random(struct fake *f, struct pen_batch *batch)
+{
+    switch (rand_r(&f->seed) % 8) {
+    case 0:
+        return PEN_RETRY;
+    case 1:
+        return batch->count > 1 ? PEN_TOO_LARGE : PEN_DELIVERED;
+    case 2:
+        return PEN_REFUSED;
+    default:
+        return poison_rejected(f, batch);
+    }
+}
+
+/* ---- The other side ---- */
+
+struct bench {
+    uv_loop_t loop;
+    struct budget budget;
+    struct sink_settings settings;
+    struct outlet *outlet;
+    struct run *runs;
+    char dir[64];
+    long next;                       /* number of the next message */
+    long runs_open;
+    bool stopped;
+};
+static struct bench bench;
+
+void run_released(struct run *run)
+{
+    assert_int_equal(run->holds, 0);
+    bench.runs_open--;
+    free(run);
+}
+
+static void on_moved(void *arg)
+{
+    (void)arg;
+}
+
+static void bench_open(uint32_t life)
+{
+    struct outlet_conf conf = {
+        .settings = &bench.settings, .loop = &bench.loop, .budget = &bench.budget, .state_dir = bench.dir,
+        .life = life, .source_count = 1, .stop_ms = 2000, .on_moved = on_moved,
+    };
+    struct pen_error err = { 0 };
+
+    assert_int_equal(outlet_open(&bench.outlet, &conf, &err), 0);
+}
+
+static int bench_setup(void **state)
+{
+    char path[128];
+
+    (void)state;
+    memset(&bench, 0, sizeof(bench));
+    memset(&fake, 0, sizeof(fake));
+    uv_loop_init(&bench.loop);
+    strcpy(bench.dir, "/tmp/penstock-outlet-XXXXXX");
+    if (mkdtemp(bench.dir) == NULL)
+        return -1;
+    snprintf(path, sizeof(path), "%s/spool", bench.dir);
+    mkdir(path, 0700);
+    snprintf(path, sizeof(path), "%s/dead", bench.dir);
+    mkdir(path, 0700);
+    bench.budget.total = 64 << 20;
+    bench.settings = (struct sink_settings){
+        .flush_ms = 20, .spool_max = 64 << 20, .spool_after_ms = 100000, .retry_min_ms = 1, .retry_max_ms = 2,
+        .type = &fake_sink, .name = "fake", .spool_compress = true,
+    };
+    fake.limits = (struct pen_limits){ .bytes_max = 1000, .messages_max = 1000, .in_flight_max = 1 };
+    fake.answer = always_delivered;
+    fake.poison = -1;
+    fake.seed = 1;
+    return 0;
+}
+
+static const struct ledger_row *ledger(uint32_t row)
+{
+    return outlet_ledger(bench.outlet, row);
+}
+
+/* Puts `count` messages in, as runs of ten. */
+static void put(long count)
+{
+    char text[32];
+
+    for (long i = 0; i < count;) {
+        struct run *run = calloc(1, sizeof(*run));
+
+        bench.runs_open++;
+        run->holds = 1;
+        for (int n = 0; n < 10 && i < count; n++, i++) {
+            struct batch_origin origin = { run, "source/stream", 0, (uint64_t)bench.next, bench.next };
+            int size = snprintf(text, sizeof(text), "{\"n\":%ld}", bench.next);
+
+            bench.next++;
+            outlet_add(bench.outlet, PEN_UNKNOWN, text, (size_t)size, &origin);
+        }
+        if (--run->holds == 0)
+            run_released(run);
+        outlet_pump(bench.outlet);
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    }
+}
+
+static void turn_until_idle(void)
+{
+    uint64_t begin = uv_now(&bench.loop);
+
+    while (!outlet_is_idle(bench.outlet)) {
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+        assert_true(uv_now(&bench.loop) - begin < 60000);
+    }
+}
+
+static void turn_until_spooled(uint64_t messages)
+{
+    uint64_t begin = uv_now(&bench.loop);
+
+    while (spool_messages(outlet_spool(bench.outlet), 0) < messages) {
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+        assert_true(uv_now(&bench.loop) - begin < 60000);
+    }
+}
+
+static void on_stopped(void *arg)
+{
+    (void)arg;
+    bench.stopped = true;
+}
+
+static void bench_close(void)
+{
+    bench.stopped = false;
+    outlet_stop(bench.outlet, on_stopped, NULL);
+    while (!bench.stopped)
+        uv_run(&bench.loop, UV_RUN_ONCE);
+    outlet_close(bench.outlet);
+    uv_run(&bench.loop, UV_RUN_DEFAULT);
+}
+
+static int bench_teardown(void **state)
+{
+    char command[128];
+
+    (void)state;
+    assert_int_equal(uv_loop_close(&bench.loop), 0);
+    assert_int_equal(bench.budget.held, 0);
+    snprintf(command, sizeof(command), "rm -r %s", bench.dir);
+    return system(command);
+}
+
+/* Lines of the dead letters that name this reason and message. */
+static unsigned dead_lines(long number)
+{
+    char path[128], line[4096], text[32];
+    unsigned count = 0;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/dead/fake.jsonl", bench.dir);
+    snprintf(text, sizeof(text), "{\"n\":%ld}", number);
+    file = fopen(path, "r");
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof(line), file) != NULL)
+        count += strstr(line, text) != NULL && strstr(line, "as told") != NULL;
+    fclose(file);
+    return count;
+}
+
+static void assert_in_order(long from, long to)
+{
+    assert_int_equal(fake.seen_count, to - from);
+    for (long i = from; i < to; i++)
+        assert_int_equal(fake.seen[i - from], i);
+}
+
+/* ---- Tests ---- */
+
+static void test_delivers_in_order(void **state)
+{
+    (void)state;
+    bench_open(1);
+    put(5000);
+    turn_until_idle();
+    assert_in_order(0, 5000);
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED], 5000);
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+static void test_poison_dies_alone(void **state)
+{
+    unsigned batches;
+
+    (void)state;
+    fake.limits.bytes_max = 100000;
+    fake.limits.messages_max = 2000;
+    fake.answer = poison_rejected;
+    fake.poison = 1234;
+    bench_open(1);
+    fake.down = true;
+    put(2000);
+    fake.down = false;
+    turn_until_idle();
+    batches = 1;
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED], 1999);
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 1);
+    assert_int_equal(dead_lines(1234), 1);
+    /* 2·log2(2000) extra, and what the first partial batches cost */
+    assert_true(fake.requests <= batches + 22 + 4);
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+static void test_too_large_is_cut(void **state)
+{
+    (void)state;
+    fake.answer = small_only;
+    bench_open(1);
+    put(500);
+    turn_until_idle();
+    assert_in_order(0, 500);
+    bench_close();
+}
+
+static void test_far_end_down_goes_to_spool(void **state)
+{
+    (void)state;
+    bench.settings.spool_after_ms = 1;
+    fake.down = true;
+    bench_open(1);
+    put(5000);
+    turn_until_spooled(5000);
+    assert_int_equal(bench.runs_open, 0);          /* the sources may forget them: they are on disk */
+    assert_int_equal(ledger(0)->count[LEDGER_SPOOLED], 5000);
+    assert_int_equal(ledger(0)->count[LEDGER_HELD], 0);
+    assert_true(bench.budget.held < 100000);
+    fake.down = false;
+    turn_until_idle();
+    assert_in_order(0, 5000);
+    while (outlet_state(bench.outlet) != OUTLET_OPEN)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_int_equal(spool_bytes(outlet_spool(bench.outlet)), 0);
+    put(100);
+    turn_until_idle();
+    assert_in_order(0, 5100);
+    bench_close();
+}
+
+static void test_stop_spools_and_next_life_delivers(void **state)
+{
+    (void)state;
+    fake.down = true;
+    bench_open(1);
+    put(3000);
+    bench_close();
+    assert_int_equal(bench.runs_open, 0);
+    fake.down = false;
+    bench_open(2);
+    assert_int_equal(ledger(1)->count[LEDGER_SPOOLED], 3000);
+    put(1000);
+    turn_until_idle();
+    assert_in_order(0, 4000);
+    assert_int_equal(ledger(1)->count[LEDGER_DELIVERED], 3000);
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED], 1000);
+    bench_close();
+}
+
+static void test_full_spool_waits(void **state)
+{
+    (void)state;
+    bench.settings.spool_after_ms = 1;
+    bench.settings.spool_compress = false;
+    bench.settings.spool_max = 20000;
+    fake.down = true;
+    bench_open(1);
+    put(3000);
+    while (outlet_state(bench.outlet) != OUTLET_PAUSED)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 20000);
+    assert_true(ledger(0)->count[LEDGER_HELD] > 0);
+    assert_true(bench.runs_open > 0);
+    fake.down = false;
+    turn_until_idle();
+    assert_in_order(0, 3000);
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+static void test_always_spools(void **state)
+{
+    (void)state;
+    bench.settings.spool = SPOOL_ALWAYS;
+    bench_open(1);
+    put(2000);
+    turn_until_idle();
+    assert_in_order(0, 2000);
+    assert_int_equal(outlet_state(bench.outlet), OUTLET_SPOOLING);
+    bench_close();
+}
+
+static void test_each_answer_is_taken(void **state)
+{
+    enum pen_outcome outcomes[] = { PEN_DELIVERED, PEN_REJECTED, PEN_RETRY, PEN_DELIVERED };
+    struct pen_batch *batch;
+
+    (void)state;
+    fake.down = true;
+    bench_open(1);
+    put(4);
+    outlet_flush(bench.outlet);
+    assert_int_equal(fake.held_count, 1);
+    batch = fake.held[0];
+    assert_int_equal(batch->count, 4);
+    fake.held_count = 0;
+    pen_batch_answer_each(batch, outcomes, 0, "as told");
+    fake.down = false;
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED], 3);
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 1);
+    assert_int_equal(dead_lines(1), 1);
+    assert_in_order(2, 3);
+    bench_close();
+}
+
+/* Answers at random, spool in and out, several in flight, lives that end anywhere: nothing is lost. */
+static void test_random_lives(void **state)
+{
+    unsigned seed = 7, *times = calloc(SEEN_MAX, sizeof(*times));
+
+    (void)state;
+    fake.answer = at_random;
+    fake.limits.in_flight_max = 3;
+    bench.settings.spool_after_ms = 3;
+    fake.poison = 777;
+    for (uint32_t life = 1; life <= 20; life++) {
+        bench_open(life);
+        for (int i = 0; i < 10; i++) {
+            fake.down = rand_r(&seed) % 3 == 0;
+            put(rand_r(&seed) % 400);
+        }
+        if (life == 20) {
+            fake.down = false;
+            turn_until_idle();
+            assert_int_equal(ledger(0)->count[LEDGER_HELD] + ledger(0)->count[LEDGER_SPOOLED], 0);
+        }
+        bench_close();
+        assert_int_equal(bench.runs_open, 0);
+    }
+    for (size_t i = 0; i < fake.seen_count; i++)
+        times[fake.seen[i]]++;
+    for (long n = 0; n < bench.next; n++)
+        assert_true(times[n] >= 1 || (n == 777 && dead_lines(n) >= 1));
+    free(times);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_delivers_in_order, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_poison_dies_alone, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_too_large_is_cut, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_full_spool_waits, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_random_lives, bench_setup, bench_teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
