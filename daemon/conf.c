@@ -469,6 +469,26 @@ void conf_free(struct conf *conf)
 
 /* ---- Sections, from outside ---- */
 
+struct pen_conf *conf_section_make(struct conf *conf, enum conf_kind kind, const char *name)
+{
+    struct pen_conf *section = arena_alloc(&conf->arena, sizeof(*section));
+
+    section_init(section, conf, kind, conf_copy(conf, name, strlen(name)), 0);
+    return section;
+}
+
+void conf_section_put(struct pen_conf *section, const char *key, const char *value)
+{
+    struct conf *conf = section->conf;
+    struct entry *entry = arena_alloc(&conf->arena, sizeof(*entry));
+
+    assert(section_entry(section, key) == NULL);
+    *entry = (struct entry){ .key = conf_copy(conf, key, strlen(key)), .written = conf_copy(conf, value, strlen(value)) };
+    entry->value = entry->written;
+    *section->last = entry;
+    section->last = &entry->next;
+}
+
 struct pen_conf *conf_section(struct conf *conf, enum conf_kind kind, unsigned index)
 {
     struct pen_conf *section;

@@ -31,6 +31,10 @@ unsigned conf_mistakes(const struct conf *conf);
 
 /* Sections of a kind, in the file's order; NULL past the last. [daemon] may be absent: then an empty one. */
 struct pen_conf *conf_section(struct conf *conf, enum conf_kind kind, unsigned index);
+/* A section that stands in no file, for commands that make a source of their arguments; conf_section() does not find it.
+ * Values are taken as they are, without ${ENV}. */
+struct pen_conf *conf_section_make(struct conf *conf, enum conf_kind kind, const char *name);
+void conf_section_put(struct pen_conf *section, const char *key, const char *value);
 const char *conf_section_file(const struct pen_conf *section);
 unsigned conf_section_line(const struct pen_conf *section);
 /* A key's value as written (after ${ENV}), or NULL: for `type`, before the rows are known. Marks it used. */

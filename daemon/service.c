@@ -118,6 +118,7 @@ int service_run(const struct service_conf *conf)
     struct pen_error err = { 0 };
     bool all_delivered;
 
+    log_set_level((enum log_level)settings_log_level(conf->settings));
     service_prepare(conf->settings);
     uv_loop_init(&service.loop);
     if (pipeline_new(&service.pipeline, &pipeline_conf, &err) < 0) {

@@ -345,6 +345,51 @@ fail:
     return r;
 }
 
+static int replay_keep_sink(struct settings *settings, const char *sink, struct pen_error *err)
+{
+    unsigned i;
+
+    for (i = 0; i < settings->sink_count && strcmp(settings->sinks[i].name, sink) != 0; i++)
+        ;
+    if (i == settings->sink_count)
+        return pen_error_set(err, UV_EINVAL, "there is no sink %s in the configuration", sink);
+    settings->sinks[0] = settings->sinks[i];
+    settings->sink_count = 1;
+    return 0;
+}
+
+int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
+                    const char *sink, struct pen_error *err)
+{
+    struct pen_conf *section = conf_section_make(settings->conf, CONF_SOURCE, name);
+    struct buf list = { 0 };
+    int r = 0;
+
+    for (size_t i = 0; i < count && r == 0; i++) {
+        if (strchr(paths[i], ',') != NULL)
+            r = pen_error_set(err, UV_EINVAL, "%s: a path with a comma cannot be replayed; rename it or name its folder",
+                              paths[i]);
+        buf_text(&list, "%s%s", i == 0 ? "" : ",", paths[i]);
+    }
+    buf_char(&list, '\0');
+    if (r == 0 && sink != NULL)
+        r = replay_keep_sink(settings, sink, err);
+    if (r == 0) {
+        conf_section_put(section, "type", "file");
+        conf_section_put(section, "parser", parser);
+        conf_section_put(section, "path", list.data);
+        memset(settings->sources, 0, sizeof(settings->sources));
+        settings->source_count = 0;
+        source_read(settings, section);
+        for (unsigned i = 0; i < settings->sink_count; i++)
+            settings->sinks[i].source_mask[0] = 1;
+        if (conf_mistakes(settings->conf) > 0)
+            r = pen_error_set(err, UV_EINVAL, "these paths cannot be replayed");
+    }
+    buf_free(&list);
+    return r;
+}
+
 void settings_free(struct settings *settings)
 {
     if (settings == NULL)

@@ -65,6 +65,10 @@ struct settings {
  * set ("3 mistakes in /etc/penstock/penstock.conf"). */
 int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err);
 void settings_free(struct settings *settings);
+/* For `replay`: one file source of that name over these absolute paths takes the place of all sources and goes to every
+ * sink, or to the named one alone (NULL: every). Each source's events go where the sinks' `events =` let them. */
+int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
+                    const char *sink, struct pen_error *err);
 
 /* The level that log_set_level() takes (daemon/log.h). */
 int settings_log_level(const struct settings *settings);
