@@ -372,23 +372,23 @@ static struct pen_span take_text(struct pen_event *event, const struct pen_json 
     return (struct pen_span){ 0 };
 }
 
-static bool take_value(struct pen_event *event, enum pen_field field, const struct pen_json *member)
+bool pen_set_node(struct pen_event *event, enum pen_field field, const struct pen_json *node)
 {
-    struct pen_span text = pen_json_value(member);
+    struct pen_span text = pen_json_value(node);
     int64_t number;
     double real;
     bool truth;
 
     switch (fields[field].type) {
     case FIELD_TEXT:
-        return pen_set_text(event, field, take_text(event, member));
+        return pen_set_text(event, field, take_text(event, node));
     case FIELD_INT:
     case FIELD_LONG:
-        return pen_json_int(member, &number) && pen_set_int(event, field, number);
+        return pen_json_int(node, &number) && pen_set_int(event, field, number);
     case FIELD_REAL:
-        return pen_json_real(member, &real) && pen_set_real(event, field, real);
+        return pen_json_real(node, &real) && pen_set_real(event, field, real);
     case FIELD_BOOL:
-        return pen_json_bool(member, &truth) && pen_set_bool(event, field, truth);
+        return pen_json_bool(node, &truth) && pen_set_bool(event, field, truth);
     case FIELD_TIME:
         return pen_set_time(event, field, text);
     case FIELD_IP:
@@ -396,7 +396,7 @@ static bool take_value(struct pen_event *event, enum pen_field field, const stru
     case FIELD_MAC:
         return pen_set_mac(event, field, text);
     case FIELD_JSON:
-        return pen_set_json(event, field, member);
+        return pen_set_json(event, field, node);
     }
     return false;
 }
@@ -406,7 +406,7 @@ bool pen_take(struct pen_event *event, enum pen_field field, const struct pen_js
     struct pen_json member = pen_json_get(node, name);
     struct pen_span text = pen_json_value(&member);
 
-    if (take_value(event, field, &member))
+    if (pen_set_node(event, field, &member))
         return true;
     if (pen_json_type(&member) > PEN_JSON_NULL && !(text.data != NULL && text.size == 0))
         pen_add_json(event, (struct pen_span){ name, strlen(name) }, &member);

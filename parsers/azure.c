@@ -1,1 +1,451 @@
-/* azure */
+/* azure.c - see azure.h. */
+#include "parsers/azure.h"
+
+#include <string.h>
+#include <strings.h>
+
+/* ---- Objects -------------------------------------------------------------------------------------------------- */
+
+static char fold(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+/* Equal but for case and underscores, wherever they stand in the name. */
+static bool spelled_like(struct pen_span name, const char *wanted)
+{
+    size_t i;
+
+    for (i = 0; i < name.size; i++) {
+        if (name.data[i] == '_' && *wanted != '_')
+            continue;
+        if (fold(name.data[i]) != fold(*wanted) || *wanted == '\0')
+            return false;
+        wanted++;
+    }
+    return *wanted == '\0';
+}
+
+bool azure_open(struct azure_object *object, struct pen_out *out, const struct pen_json *node)
+{
+    struct pen_span text = pen_span_trim(pen_json_value(node));
+    struct pen_json root = *node;
+    struct pen_json_iter it;
+    size_t count;
+
+    *object = (struct azure_object){ .out = out };
+    if (text.size > 0 && text.data[0] == '{')
+        root = pen_out_parse(out, text);
+    if (pen_json_type(&root) != PEN_JSON_OBJECT)
+        return false;
+    count = pen_json_count(&root);
+    object->members = (struct azure_member *)(void *)pen_out_alloc(out, count * sizeof(*object->members));
+    if (object->members == NULL)
+        return false;
+    for (it = pen_json_each(&root); pen_json_next(&it);)
+        object->members[object->count++] = (struct azure_member){ it.name, it.value, false };
+    return true;
+}
+
+static struct azure_member *object_find(const struct azure_object *object, const char *name)
+{
+    struct azure_member *alike = NULL;
+    size_t size = strlen(name), i;
+
+    for (i = 0; i < object->count; i++) {
+        struct azure_member *member = &object->members[i];
+
+        if (member->name.size < size)
+            continue;
+        if (member->name.size == size && memcmp(member->name.data, name, size) == 0)
+            return member;
+        if (alike == NULL && spelled_like(member->name, name))
+            alike = member;
+    }
+    return alike;
+}
+
+bool azure_open_member(struct azure_object *inner, struct azure_object *object, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+    struct pen_json none = { 0 };
+
+    if (!azure_open(inner, object->out, member != NULL ? &member->value : &none))
+        return false;
+    member->used = true;
+    return true;
+}
+
+struct pen_json azure_peek(const struct azure_object *object, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+
+    return member != NULL ? member->value : (struct pen_json){ 0 };
+}
+
+void azure_use(struct azure_object *object, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+
+    if (member != NULL)
+        member->used = true;
+}
+
+/* The half of {"value":…,"localizedValue":…} that says something; `value` first, as the other depends on who asked. */
+static struct pen_json worded(const struct pen_json *node)
+{
+    struct pen_json half;
+
+    if (pen_json_type(node) != PEN_JSON_OBJECT)
+        return *node;
+    half = pen_json_get(node, "value");
+    return pen_json_type(&half) > PEN_JSON_NULL ? half : azure_find(node, "localizedValue");
+}
+
+static bool is_worded(const struct pen_json *node)
+{
+    struct pen_json_iter it;
+
+    if (pen_json_type(node) != PEN_JSON_OBJECT)
+        return false;
+    for (it = pen_json_each(node); pen_json_next(&it);)
+        if (!spelled_like(it.name, "value") && !spelled_like(it.name, "localizedValue"))
+            return false;
+    return true;
+}
+
+struct pen_span azure_text(struct azure_object *object, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+    struct pen_span none = { 0 };
+    struct pen_json node;
+
+    if (member == NULL)
+        return none;
+    node = is_worded(&member->value) ? worded(&member->value) : member->value;
+    switch (pen_json_type(&node)) {
+    case PEN_JSON_TEXT:
+        member->used = true;
+        return pen_json_value(&node);
+    case PEN_JSON_BOOL:
+    case PEN_JSON_INT:
+    case PEN_JSON_UINT:
+    case PEN_JSON_REAL:
+        member->used = true;
+        return pen_out_json(object->out, &node);
+    case PEN_JSON_MISSING:
+    case PEN_JSON_NULL:
+        member->used = true;
+        return none;
+    case PEN_JSON_ARRAY:
+    case PEN_JSON_OBJECT:
+        break;
+    }
+    return none;
+}
+
+struct pen_span azure_text_of(struct azure_object *object, const char *const *names)
+{
+    struct pen_span text = { 0 };
+
+    for (; *names != NULL && text.size == 0; names++)
+        text = azure_text(object, *names);
+    return text;
+}
+
+bool azure_take(struct azure_object *object, struct pen_event *event, enum pen_field field, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+    struct pen_json node;
+
+    if (member == NULL)
+        return false;
+    node = is_worded(&member->value) ? worded(&member->value) : member->value;
+    member->used = true;
+    if (pen_set_node(event, field, &node))
+        return true;
+    /* Not what the field takes: a leftover after all, unless it says nothing. */
+    member->used = pen_json_type(&node) <= PEN_JSON_NULL ||
+                   (pen_json_type(&node) == PEN_JSON_TEXT && pen_json_value(&node).size == 0);
+    return false;
+}
+
+bool azure_take_of(struct azure_object *object, struct pen_event *event, enum pen_field field, const char *const *names)
+{
+    for (; *names != NULL; names++)
+        if (azure_take(object, event, field, *names))
+            return true;
+    return false;
+}
+
+static bool says_something(const struct pen_json *node)
+{
+    struct pen_json_iter it = pen_json_each(node);
+    enum pen_json_type type = pen_json_type(node);
+
+    return type > PEN_JSON_NULL && (type < PEN_JSON_ARRAY || pen_json_next(&it));
+}
+
+void azure_keep(const struct azure_object *object, struct pen_event *event)
+{
+    for (size_t i = 0; i < object->count; i++) {
+        const struct azure_member *member = &object->members[i];
+
+        if (!member->used && says_something(&member->value))
+            pen_add_json(event, member->name, &member->value);
+    }
+}
+
+struct pen_json azure_find(const struct pen_json *node, const char *name)
+{
+    struct pen_json alike = pen_json_get(node, name);
+    struct pen_json_iter it = pen_json_each(node);
+
+    if (alike.tree != NULL || !it.object)
+        return alike;
+    while (pen_json_next(&it))
+        if (spelled_like(it.name, name))
+            return it.value;
+    return alike;
+}
+
+struct pen_span azure_find_text(const struct pen_json *node, const char *name)
+{
+    struct pen_json member = azure_find(node, name);
+
+    member = worded(&member);
+    return pen_json_value(&member);
+}
+
+/* ---- Resource ids --------------------------------------------------------------------------------------------- */
+
+/* The next segment between slashes; false at the end. */
+static bool segment_next(struct pen_span *rest, struct pen_span *segment)
+{
+    const char *slash;
+
+    while (rest->size > 0 && rest->data[0] == '/') {
+        rest->data++;
+        rest->size--;
+    }
+    if (rest->size == 0)
+        return false;
+    slash = memchr(rest->data, '/', rest->size);
+    segment->data = rest->data;
+    segment->size = slash != NULL ? (size_t)(slash - rest->data) : rest->size;
+    rest->data += segment->size;
+    rest->size -= segment->size;
+    return true;
+}
+
+/* ns/type[/type…] from what follows the provider: type and name take turns. */
+static void id_split_type(struct azure_id *id, struct pen_out *out, struct pen_span rest)
+{
+    char *type = pen_out_alloc(out, id->provider.size + rest.size + 2);
+    struct pen_span segment;
+    size_t size = id->provider.size;
+
+    if (type == NULL)
+        return;
+    memcpy(type, id->provider.data, size);
+    while (segment_next(&rest, &segment)) {
+        type[size++] = '/';
+        memcpy(type + size, segment.data, segment.size);
+        size += segment.size;
+        if (segment_next(&rest, &segment))
+            id->name = segment;
+    }
+    if (size > id->provider.size)
+        id->type = (struct pen_span){ type, size };
+}
+
+struct azure_id azure_id_split(struct pen_out *out, struct pen_span id)
+{
+    struct azure_id parts = { 0 };
+    struct pen_span rest = id, behind = { 0 }, segment;
+
+    while (segment_next(&rest, &segment)) {
+        if (pen_span_is_nocase(segment, "subscriptions") && parts.provider.size == 0)
+            segment_next(&rest, &parts.subscription);
+        else if (pen_span_is_nocase(segment, "resourceGroups") && parts.provider.size == 0)
+            segment_next(&rest, &parts.group);
+        else if (pen_span_is_nocase(segment, "providers") && segment_next(&rest, &parts.provider))
+            behind = rest;
+    }
+    if (parts.provider.size > 0)
+        id_split_type(&parts, out, behind);
+    else
+        parts.name = parts.group.size > 0 ? parts.group : parts.subscription;
+    return parts;
+}
+
+static void set_if_unset(struct pen_event *event, enum pen_field field, struct pen_span text)
+{
+    if (!pen_is_set(event, field))
+        pen_set_text(event, field, text);
+}
+
+void azure_id_set(struct pen_event *event, const struct azure_id *id)
+{
+    set_if_unset(event, PEN_SUBSCRIPTION_ID, id->subscription);
+    set_if_unset(event, PEN_RESOURCE_GROUP, id->group);
+    set_if_unset(event, PEN_RESOURCE_PROVIDER, id->provider);
+    set_if_unset(event, PEN_RESOURCE_TYPE, id->type);
+}
+
+/* ---- Small values --------------------------------------------------------------------------------------------- */
+
+static bool port_read(struct pen_span text, int64_t *port)
+{
+    *port = 0;
+    if (text.size == 0 || text.size > 5)
+        return false;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        *port = *port * 10 + (text.data[i] - '0');
+    }
+    return *port <= 65535;
+}
+
+bool azure_ip_set(struct pen_event *event, enum pen_field ip, enum pen_field port, struct pen_span text)
+{
+    struct pen_span address, digits;
+    const char *colon;
+    int64_t number;
+
+    text = pen_span_trim(text);
+    if (pen_set_ip(event, ip, text))
+        return true;
+    colon = text.size > 0 ? memrchr(text.data, ':', text.size) : NULL;
+    if (colon == NULL)
+        return false;
+    address = (struct pen_span){ text.data, (size_t)(colon - text.data) };
+    digits = (struct pen_span){ colon + 1, text.size - address.size - 1 };
+    if (address.size > 2 && address.data[0] == '[' && address.data[address.size - 1] == ']')
+        address = (struct pen_span){ address.data + 1, address.size - 2 };
+    else if (pen_ip_version(address) != 4)
+        return false;
+    return port_read(digits, &number) && pen_set_ip(event, ip, address) && pen_set_int(event, port, number);
+}
+
+void azure_times_fill(struct pen_event *event, const struct pen_record *record, int64_t ticks, bool known)
+{
+    if (!known)
+        ticks = (int64_t)record->received_ms * 10000;
+    if (!pen_is_set(event, PEN_EVENT_START_TIME))
+        pen_set_ticks(event, PEN_EVENT_START_TIME, ticks);
+    if (!pen_is_set(event, PEN_EVENT_END_TIME))
+        pen_set_ticks(event, PEN_EVENT_END_TIME, ticks);
+}
+
+bool azure_contains(struct pen_span text, const char *word)
+{
+    size_t size = strlen(word);
+
+    for (size_t i = 0; i + size <= text.size; i++)
+        if (fold(text.data[i]) == fold(word[0]) && strncasecmp(text.data + i, word, size) == 0)
+            return true;
+    return false;
+}
+
+bool azure_ends_with(struct pen_span text, const char *end)
+{
+    size_t size = strlen(end);
+
+    return text.size >= size && strncasecmp(text.data + text.size - size, end, size) == 0;
+}
+
+const char *azure_word(const struct azure_word *table, struct pen_span text)
+{
+    for (; table->from != NULL; table++)
+        if (pen_span_is_nocase(text, table->from))
+            return table->to;
+    return NULL;
+}
+
+void azure_set(struct pen_event *event, enum pen_field field, const char *text)
+{
+    if (text != NULL)
+        pen_set_text(event, field, (struct pen_span){ text, strlen(text) });
+}
+
+/* ---- The Activity Log's shapes -------------------------------------------------------------------------------- */
+
+/* A path that begins with a provider's namespace: Microsoft.Compute/virtualMachines/write. */
+static bool is_operation_path(struct pen_span text)
+{
+    const char *slash = text.size > 0 ? memchr(text.data, '/', text.size) : NULL;
+
+    return slash != NULL && memchr(text.data, '.', (size_t)(slash - text.data)) != NULL;
+}
+
+static bool is_category(struct pen_span text)
+{
+    static const struct azure_word categories[] = {
+        { "Administrative", "" }, { "ServiceHealth", "" }, { "ResourceHealth", "" }, { "Alert", "" },
+        { "Autoscale", "" }, { "Security", "" }, { "Recommendation", "" }, { "Policy", "" }, { 0 },
+    };
+
+    return azure_word(categories, pen_span_trim(text)) != NULL;
+}
+
+/* Log profiles wrote the operation's verb there. */
+static bool is_verb(struct pen_span text)
+{
+    static const struct azure_word verbs[] = { { "Write", "" }, { "Delete", "" }, { "Action", "" }, { 0 } };
+
+    return azure_word(verbs, pen_span_trim(text)) != NULL;
+}
+
+/* The export shares its schema with every resource log, and many of those have a path for an operation as well: it is
+ * the category that tells them apart, and where that is missing, what only the Activity Log has. */
+static bool is_export(const struct pen_json *json)
+{
+    struct pen_span operation = azure_find_text(json, "operationName");
+    struct pen_span category = azure_find_text(json, "category");
+    struct pen_json properties = azure_find(json, "properties"), identity = azure_find(json, "identity");
+    struct pen_json authorization = azure_find(&identity, "authorization");
+
+    if (is_category(category))
+        return operation.size == 0 || is_operation_path(operation);
+    if (!is_operation_path(operation))
+        return false;
+    if (category.size > 0)
+        return is_verb(category);
+    return is_category(azure_find_text(&properties, "eventCategory")) ||
+           pen_json_type(&authorization) == PEN_JSON_OBJECT;
+}
+
+static bool is_rest(const struct pen_json *json)
+{
+    struct pen_json id = azure_find(json, "eventDataId"), time = azure_find(json, "eventTimestamp");
+    struct pen_json operation = azure_find(json, "operationName");
+
+    return id.tree != NULL || (time.tree != NULL && operation.tree != NULL);
+}
+
+struct pen_json azure_activity(const struct pen_json *json)
+{
+    struct pen_json none = { 0 }, webhook;
+
+    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT)
+        return none;
+    if (pen_span_is_nocase(azure_find_text(json, "schemaId"), "Microsoft.Insights/activityLogs")) {
+        webhook = pen_json_path(json, "data.context.activityLog");
+        return pen_json_type(&webhook) == PEN_JSON_OBJECT ? webhook : none;
+    }
+    return is_rest(json) || is_export(json) ? *json : none;
+}
+
+bool azure_activity_is_alert(const struct pen_json *activity)
+{
+    struct pen_span category = azure_find_text(activity, "category");
+    struct pen_json properties = azure_find(activity, "properties");
+
+    if (category.size == 0)
+        category = azure_find_text(activity, "eventSource");       /* the alert webhook's word for it */
+    if (category.size == 0 || is_verb(category))
+        category = azure_find_text(&properties, "eventCategory");
+    return pen_span_is_nocase(pen_span_trim(category), "Security");
+}

@@ -207,6 +207,9 @@ PEN_EXPORT bool pen_is_set(const struct pen_event *event, enum pen_field field);
  * the reverse; a value that does not fit is kept under the member's name in the additional fields. True: was set. */
 PEN_EXPORT bool pen_take(struct pen_event *event, enum pen_field field, const struct pen_json *node, const char *name);
 
+/* The same for a node at hand; one that does not fit is the caller's to keep. */
+PEN_EXPORT bool pen_set_node(struct pen_event *event, enum pen_field field, const struct pen_json *node);
+
 /* Additional fields: what has no column. Names are the source's own. Later ones of the same name win nothing: all are
  * kept, the writer numbers repeats. Cleared by pen_out_event(). */
 PEN_EXPORT void pen_add_text(struct pen_event *event, struct pen_span name, struct pen_span text);

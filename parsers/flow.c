@@ -1,0 +1,364 @@
+/* flow.c - see flow.h. */
+#include "parsers/flow.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TICKS_A_SECOND INT64_C(10000000)
+
+/* ---- Reading tuples ------------------------------------------------------------------------------------------- */
+
+bool flow_read_number(struct pen_span text, int64_t *number)
+{
+    int64_t value = 0;
+
+    if (text.size == 0 || text.size > 18)            /* 18 digits always fit */
+        return false;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        value = value * 10 + (text.data[i] - '0');
+    }
+    *number = value;
+    return true;
+}
+
+static bool port_read(struct pen_span text, int64_t *port)
+{
+    if (text.size == 0) {
+        *port = FLOW_NOT_GIVEN;
+        return true;
+    }
+    return flow_read_number(text, port) && *port <= 65535;
+}
+
+const char *flow_read_ends(struct flow_tuple *tuple, size_t first)
+{
+    tuple->src_ip = tuple->fields[first];
+    tuple->dst_ip = tuple->fields[first + 1];
+    tuple->version = pen_ip_version(tuple->src_ip);
+    if (tuple->version == 0)
+        return "the source is no IP address";
+    if (pen_ip_version(tuple->dst_ip) == 0)
+        return "the destination is no IP address";
+    if (!port_read(tuple->fields[first + 2], &tuple->src_port))
+        return "the source port is none";
+    if (!port_read(tuple->fields[first + 3], &tuple->dst_port))
+        return "the destination port is none";
+    return NULL;
+}
+
+const char *flow_read_direction(struct flow_tuple *tuple, struct pen_span word)
+{
+    tuple->inbound = pen_span_is_nocase(word, "I");
+    return tuple->inbound || pen_span_is_nocase(word, "O") ? NULL : "the direction is neither I nor O";
+}
+
+const char *flow_read_protocol(struct flow_tuple *tuple, struct pen_span word)
+{
+    tuple->protocol_text = word;
+    if (pen_span_is_nocase(word, "T"))
+        tuple->protocol = 6;
+    else if (pen_span_is_nocase(word, "U"))
+        tuple->protocol = 17;
+    else if (!flow_read_number(word, &tuple->protocol) || tuple->protocol > 255)
+        tuple->protocol = FLOW_NOT_GIVEN;            /* a new letter: the flow is a flow all the same */
+    return NULL;
+}
+
+/* Empty is "not given", which is not zero. */
+const char *flow_read_counters(struct flow_tuple *tuple, size_t first)
+{
+    for (size_t i = 0; i < FLOW_COUNTERS; i++) {
+        if (tuple->fields[first + i].size == 0)
+            tuple->counters[i] = FLOW_NOT_GIVEN;
+        else if (!flow_read_number(tuple->fields[first + i], &tuple->counters[i]))
+            return "a counter is no number";
+    }
+    return NULL;
+}
+
+static void tuple_split(struct flow_tuple *tuple, struct pen_span text)
+{
+    const char *at = text.data, *end = text.data + text.size, *comma;
+
+    tuple->count = 0;
+    for (;; at = comma + 1) {
+        comma = at < end ? memchr(at, ',', (size_t)(end - at)) : NULL;
+        if (tuple->count < FLOW_FIELDS_MAX)
+            tuple->fields[tuple->count] = (struct pen_span){ at, (size_t)((comma != NULL ? comma : end) - at) };
+        tuple->count++;
+        if (comma == NULL)
+            return;
+    }
+}
+
+/* ---- IANA's protocol numbers ---------------------------------------------------------------------------------- */
+
+static const char *const protocols[256] = {
+    [0] = "HOPOPT", [1] = "ICMP", [2] = "IGMP", [3] = "GGP", [4] = "IPv4", [5] = "ST", [6] = "TCP", [7] = "CBT",
+    [8] = "EGP", [9] = "IGP", [12] = "PUP", [17] = "UDP", [20] = "HMP", [22] = "XNS-IDP", [27] = "RDP", [28] = "IRTP",
+    [29] = "ISO-TP4", [33] = "DCCP", [36] = "XTP", [41] = "IPv6", [43] = "IPv6-Route", [44] = "IPv6-Frag",
+    [45] = "IDRP", [46] = "RSVP", [47] = "GRE", [48] = "DSR", [50] = "ESP", [51] = "AH", [55] = "MOBILE",
+    [57] = "SKIP", [58] = "IPv6-ICMP", [59] = "IPv6-NoNxt", [60] = "IPv6-Opts", [80] = "ISO-IP", [81] = "VMTP",
+    [88] = "EIGRP", [89] = "OSPFIGP", [92] = "MTP", [93] = "AX.25", [94] = "IPIP", [97] = "ETHERIP", [98] = "ENCAP",
+    [103] = "PIM", [108] = "IPComp", [112] = "VRRP", [113] = "PGM", [115] = "L2TP", [124] = "ISIS over IPv4",
+    [132] = "SCTP", [133] = "FC", [135] = "Mobility Header", [136] = "UDPLite", [137] = "MPLS-in-IP", [138] = "manet",
+    [139] = "HIP", [140] = "Shim6", [141] = "WESP", [142] = "ROHC",
+};
+
+/* ---- Events --------------------------------------------------------------------------------------------------- */
+
+void flow_begin(struct flow *flow, const struct pen_record *record, struct pen_out *out, flow_read read,
+                flow_describe describe)
+{
+    *flow = (struct flow){ .out = out, .record = record, .read = read, .describe = describe, .parsed = PEN_PARSED };
+    azure_open(&flow->top, out, record->json);
+}
+
+/* A MAC is made ready once, so that setting it for each tuple copies nothing. */
+void flow_set_mac(struct flow *flow, struct pen_span mac)
+{
+    char *plain;
+
+    mac = pen_span_trim(mac);
+    flow->mac = mac;
+    plain = mac.size == 12 ? pen_out_alloc(flow->out, 18) : NULL;
+    if (plain == NULL) {
+        flow->event = NULL;          /* maybe no MAC at all: see event_add_bad_mac() */
+        return;
+    }
+    snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
+             mac.data + 8, mac.data + 10);
+    flow->mac = (struct pen_span){ plain, 17 };
+}
+
+void flow_take_version(struct flow *flow, struct pen_event *event, struct azure_object *object, const char *name,
+                       const char *kind)
+{
+    struct pen_span version = azure_text(object, name);
+
+    azure_take(object, event, PEN_FLOW_LOG_VERSION, name);
+    pen_set_text(event, PEN_EVENT_PRODUCT_VERSION,
+                 pen_out_text(flow->out, "%s flow log%s%.*s", kind, version.size > 0 ? " " : "",
+                              (int)(version.size < 16 ? version.size : 16), version.size > 0 ? version.data : ""));
+}
+
+static bool is_structure(struct pen_span name)
+{
+    static const struct azure_word names[] = { { "rule", "" }, { "flows", "" }, { "mac", "" }, { "flowTuples", "" },
+                                               { "flowGroups", "" }, { "aclID", "" }, { 0 } };
+
+    return azure_word(names, name) != NULL;
+}
+
+static bool has_more(const struct pen_json *node)
+{
+    struct pen_json_iter it = pen_json_each(node);
+
+    while (pen_json_next(&it))
+        if (!is_structure(it.name))
+            return true;
+    return false;
+}
+
+static void event_add_more(struct pen_event *event, const struct pen_json *node)
+{
+    struct pen_json_iter it = pen_json_each(node);
+
+    while (pen_json_next(&it))
+        if (!is_structure(it.name))
+            pen_add_json(event, it.name, &it.value);
+}
+
+void flow_begin_group(struct flow *flow, const struct pen_json *element, const struct pen_json *group)
+{
+    bool odd = has_more(element) || has_more(group);
+
+    flow->element_node = *element;
+    flow->group_node = *group;
+    if (odd || flow->odd)
+        flow->event = NULL;
+    flow->odd = odd;
+}
+
+/* A MAC that is none is kept as it was written. */
+static void event_add_bad_mac(struct pen_event *event, struct pen_span mac)
+{
+    if (mac.size > 0 && !pen_set_mac(event, PEN_NIC_MAC, mac))
+        pen_add_text(event, PEN_SPAN("macAddress"), mac);
+    pen_unset(event, PEN_NIC_MAC);   /* a good one is on one of the two ends */
+}
+
+static void flow_event_make(struct flow *flow)
+{
+    struct pen_event *event = pen_out_event(flow->out, PEN_NETWORK);
+
+    flow->event = event;
+    azure_set(event, PEN_EVENT_VENDOR, "Microsoft");
+    azure_set(event, PEN_EVENT_PRODUCT, "NSGFlow");  /* ASIM registers no name for VNet flow logs; see vnet_flow.c */
+    azure_set(event, PEN_EVENT_TYPE, "Flow");
+    pen_set_int(event, PEN_EVENT_COUNT, 1);
+    flow->describe(flow, event);
+    event_add_bad_mac(event, flow->mac);
+    if (flow->odd) {
+        event_add_more(event, &flow->element_node);
+        event_add_more(event, &flow->group_node);
+    }
+    pen_set_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
+    pen_set_text(event, PEN_ACL_ID, flow->acl);
+}
+
+static void set_or_unset_text(struct pen_event *event, enum pen_field field, struct pen_span text)
+{
+    if (!pen_set_text(event, field, text))
+        pen_unset(event, field);
+}
+
+static void set_or_unset_int(struct pen_event *event, enum pen_field field, int64_t number)
+{
+    if (number == FLOW_NOT_GIVEN || !pen_set_int(event, field, number))
+        pen_unset(event, field);
+}
+
+static int64_t sum(int64_t there, int64_t back)
+{
+    return there == FLOW_NOT_GIVEN || back == FLOW_NOT_GIVEN ? FLOW_NOT_GIVEN : there + back;
+}
+
+static void event_set_counters(struct pen_event *event, const int64_t *counters)
+{
+    set_or_unset_int(event, PEN_SRC_PACKETS, counters[0]);
+    set_or_unset_int(event, PEN_SRC_BYTES, counters[1]);
+    set_or_unset_int(event, PEN_DST_PACKETS, counters[2]);
+    set_or_unset_int(event, PEN_DST_BYTES, counters[3]);
+    set_or_unset_int(event, PEN_NETWORK_PACKETS, sum(counters[0], counters[2]));
+    set_or_unset_int(event, PEN_NETWORK_BYTES, sum(counters[1], counters[3]));
+}
+
+static void event_set_decision(struct pen_event *event, enum flow_decision decision)
+{
+    bool denied = decision == FLOW_DENIED;
+
+    pen_set_text(event, PEN_EVENT_SEVERITY, denied ? PEN_SPAN("Low") : PEN_SPAN("Informational"));
+    if (decision == FLOW_UNDECIDED) {
+        pen_unset(event, PEN_DVC_ACTION);
+        pen_set_text(event, PEN_EVENT_RESULT, PEN_SPAN("NA"));
+        return;
+    }
+    pen_set_text(event, PEN_DVC_ACTION, denied ? PEN_SPAN("Deny") : PEN_SPAN("Allow"));
+    pen_set_text(event, PEN_EVENT_RESULT, denied ? PEN_SPAN("Failure") : PEN_SPAN("Success"));
+}
+
+/* The interface is the VM's: at the receiving end of what comes in. */
+static void event_set_mac(struct pen_event *event, const struct flow *flow, bool inbound)
+{
+    pen_unset(event, inbound ? PEN_SRC_MAC_ADDR : PEN_DST_MAC_ADDR);
+    if (!pen_set_mac(event, inbound ? PEN_DST_MAC_ADDR : PEN_SRC_MAC_ADDR, flow->mac))
+        pen_unset(event, inbound ? PEN_DST_MAC_ADDR : PEN_SRC_MAC_ADDR);
+}
+
+static void event_set_protocol(struct pen_event *event, const struct flow_tuple *tuple)
+{
+    const char *name = tuple->protocol == FLOW_NOT_GIVEN ? NULL : protocols[tuple->protocol];
+
+    set_or_unset_int(event, PEN_PROTOCOL_NUMBER, tuple->protocol);
+    if (name != NULL)
+        azure_set(event, PEN_NETWORK_PROTOCOL, name);
+    else
+        pen_unset(event, PEN_NETWORK_PROTOCOL);
+    pen_set_text(event, PEN_NETWORK_PROTOCOL_VERSION, tuple->version == 6 ? PEN_SPAN("IPv6") : PEN_SPAN("IPv4"));
+}
+
+static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
+{
+    struct pen_event *event = flow->event;
+
+    pen_set_ticks(event, PEN_TIME_GENERATED, tuple->ticks);
+    pen_set_ticks(event, PEN_EVENT_START_TIME, tuple->ticks);
+    pen_set_ticks(event, PEN_EVENT_END_TIME, tuple->ticks);
+    pen_set_ip(event, PEN_SRC_IP_ADDR, tuple->src_ip);
+    pen_set_ip(event, PEN_DST_IP_ADDR, tuple->dst_ip);
+    set_or_unset_int(event, PEN_SRC_PORT_NUMBER, tuple->src_port);
+    set_or_unset_int(event, PEN_DST_PORT_NUMBER, tuple->dst_port);
+    pen_set_text(event, PEN_NETWORK_DIRECTION, tuple->inbound ? PEN_SPAN("Inbound") : PEN_SPAN("Outbound"));
+    event_set_protocol(event, tuple);
+    event_set_decision(event, tuple->decision);
+    event_set_mac(event, flow, tuple->inbound);
+    set_or_unset_text(event, PEN_FLOW_STATE, tuple->state);
+    set_or_unset_text(event, PEN_FLOW_ENCRYPTION, tuple->encryption);
+    event_set_counters(event, tuple->counters);
+}
+
+void flow_emit_broken(struct flow *flow, const struct pen_json *piece, const char *why)
+{
+    struct pen_event *event = pen_out_event(flow->out, PEN_UNKNOWN);
+    struct pen_span text = pen_json_value(piece);
+
+    pen_out_blame(flow->out, "flows[%zu] group %zu tuple %zu: %s", flow->element, flow->group, flow->tuple, why);
+    flow->parsed = PEN_PARTLY;
+    flow->event = NULL;
+    if (!pen_set_text(event, PEN_RAW_TEXT, text))
+        pen_set_json(event, PEN_RAW, piece);
+    pen_set_text(event, PEN_TROUBLE,
+                 pen_out_text(flow->out, "flows[%zu] group %zu tuple %zu: %s", flow->element, flow->group, flow->tuple, why));
+    azure_take(&flow->top, event, PEN_TIME_GENERATED, "time");
+    azure_take(&flow->top, event, PEN_CATEGORY, "category");
+    if (!azure_take(&flow->top, event, PEN_RESOURCE_ID, "resourceId"))
+        azure_take(&flow->top, event, PEN_RESOURCE_ID, "targetResourceID");
+    pen_set_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
+    flow->full = pen_out_emit(flow->out, event) != PEN_PARSED;
+}
+
+/* What the columns do not cover. True: the event carries it now, and must not be used for another tuple. */
+static bool event_add_oddities(struct flow *flow, const struct flow_tuple *tuple, struct pen_span text)
+{
+    bool strange = tuple->protocol == FLOW_NOT_GIVEN && tuple->protocol_text.size > 0;
+
+    if (strange)
+        pen_add_text(flow->event, PEN_SPAN("protocol"), tuple->protocol_text);
+    if (tuple->count > tuple->known)
+        pen_add_text(flow->event, PEN_SPAN("flowTuple"), text);
+    return strange || tuple->count > tuple->known;
+}
+
+static void flow_emit_tuple(struct flow *flow, const struct pen_json *node)
+{
+    struct flow_tuple tuple = { .counters = { FLOW_NOT_GIVEN, FLOW_NOT_GIVEN, FLOW_NOT_GIVEN, FLOW_NOT_GIVEN } };
+    struct pen_span text = pen_json_value(node);
+    const char *why = "it is no text";
+    bool odd;
+
+    if (text.data != NULL) {
+        tuple_split(&tuple, text);
+        why = flow->read(&tuple);
+    }
+    if (why != NULL) {
+        flow_emit_broken(flow, node, why);
+        return;
+    }
+    if (flow->event == NULL)
+        flow_event_make(flow);
+    event_set_tuple(flow, &tuple);
+    odd = event_add_oddities(flow, &tuple, text);
+    flow->full = pen_out_emit(flow->out, flow->event) != PEN_PARSED;
+    if (odd)
+        flow->event = NULL;
+}
+
+void flow_emit_tuples(struct flow *flow, const struct pen_json *tuples)
+{
+    struct pen_json_iter it = pen_json_each(tuples);
+
+    flow->tuple = 0;
+    if (pen_json_type(tuples) != PEN_JSON_ARRAY) {
+        flow_emit_broken(flow, tuples, "flowTuples is no array");
+        return;
+    }
+    if (flow->event != NULL) {       /* the rule or ACL may be another one */
+        set_or_unset_text(flow->event, PEN_NETWORK_RULE_NAME, flow->rule);
+        set_or_unset_text(flow->event, PEN_ACL_ID, flow->acl);
+    }
+    for (; !flow->full && pen_json_next(&it); flow->tuple++)
+        flow_emit_tuple(flow, &it.value);
+}
