@@ -23,6 +23,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #define N TABLE_N
 #define A TABLE_A
@@ -86,44 +87,46 @@ static const struct { uint32_t kinds; enum pen_field field; } implied[] = {
 /* ---- Words that become numbers ---- */
 
 struct word {
-    const char *text;                        /* NULL ends the list */
+    struct pen_span text;                    /* an empty one ends the list */
     int id;
 };
+#define WORD(text, id) { { text, sizeof(text) - 1 }, id }
+#define WORDS_END { { NULL, 0 }, 0 }
 #define OTHER 99
 #define OMIT (-1)
 
 static const struct word severities[] = {
-    { "Informational", 1 }, { "Low", 2 }, { "Medium", 3 }, { "High", 4 }, { "Critical", 5 }, { NULL, 0 },
+    WORD("Informational", 1), WORD("Low", 2), WORD("Medium", 3), WORD("High", 4), WORD("Critical", 5), WORDS_END,
 };
-static const struct word results[] = { { "Success", 1 }, { "Failure", 2 }, { "NA", 0 }, { NULL, 0 } };
-static const struct word flow_states[] = { { "B", 1 }, { "C", 6 }, { "E", 2 }, { "D", 5 }, { NULL, 0 } };
+static const struct word results[] = { WORD("Success", 1), WORD("Failure", 2), WORD("NA", 0), WORDS_END };
+static const struct word flow_states[] = { WORD("B", 1), WORD("C", 6), WORD("E", 2), WORD("D", 5), WORDS_END };
 static const struct word audit_types[] = {
-    { "Create", 1 }, { "Read", 2 }, { "Set", 3 }, { "Delete", 4 }, { NULL, 0 },
+    WORD("Create", 1), WORD("Read", 2), WORD("Set", 3), WORD("Delete", 4), WORDS_END,
 };
 static const struct word directions[] = {
-    { "Inbound", 1 }, { "Outbound", 2 }, { "Local", 3 }, { "NA", 0 }, { NULL, 0 },
+    WORD("Inbound", 1), WORD("Outbound", 2), WORD("Local", 3), WORD("NA", 0), WORDS_END,
 };
-static const struct word ip_versions[] = { { "IPv4", 4 }, { "IPv6", 6 }, { NULL, 0 } };
+static const struct word ip_versions[] = { WORD("IPv4", 4), WORD("IPv6", 6), WORDS_END };
 static const struct word actions[] = {
-    { "Allow", 1 }, { "Deny", 2 }, { "Drop", 2 }, { "Drop ICMP", 2 }, { "Reset", 2 }, { "Reset Source", 2 },
-    { "Reset Destination", 2 }, { "Encrypt", 4 }, { "Decrypt", 4 }, { NULL, 0 },
+    WORD("Allow", 1), WORD("Deny", 2), WORD("Drop", 2), WORD("Drop ICMP", 2), WORD("Reset", 2), WORD("Reset Source", 2),
+    WORD("Reset Destination", 2), WORD("Encrypt", 4), WORD("Decrypt", 4), WORDS_END,
 };
 static const struct word dispositions[] = {
-    { "Allow", 1 }, { "Deny", 2 }, { "Drop", 6 }, { "Drop ICMP", 6 }, { "Reset", 21 }, { "Reset Source", 21 },
-    { "Reset Destination", 21 }, { NULL, 0 },
+    WORD("Allow", 1), WORD("Deny", 2), WORD("Drop", 6), WORD("Drop ICMP", 6), WORD("Reset", 21), WORD("Reset Source", 21),
+    WORD("Reset Destination", 21), WORDS_END,
 };
 static const struct word user_types[] = {
-    { "Regular", 1 }, { "Guest", 1 }, { "Admin", 2 }, { "System", 3 }, { "Service", 4 }, { "Service Principal", 4 },
-    { "Application", 4 }, { NULL, 0 },
+    WORD("Regular", 1), WORD("Guest", 1), WORD("Admin", 2), WORD("System", 3), WORD("Service", 4), WORD("Service Principal", 4),
+    WORD("Application", 4), WORDS_END,
 };
 static const struct word alert_states[] = {
-    { "New", 1 }, { "Active", 1 }, { "InProgress", 2 }, { "In Progress", 2 }, { "Dismissed", 3 }, { "Resolved", 4 },
-    { "Closed", 4 }, { NULL, 0 },
+    WORD("New", 1), WORD("Active", 1), WORD("InProgress", 2), WORD("In Progress", 2), WORD("Dismissed", 3), WORD("Resolved", 4),
+    WORD("Closed", 4), WORDS_END,
 };
 /* Defender sends an alert again when it has changed. */
 static const struct word alert_activities[] = {
-    { "New", 1 }, { "Active", 1 }, { "InProgress", 2 }, { "In Progress", 2 }, { "Dismissed", 3 }, { "Resolved", 3 },
-    { "Closed", 3 }, { NULL, 0 },
+    WORD("New", 1), WORD("Active", 1), WORD("InProgress", 2), WORD("In Progress", 2), WORD("Dismissed", 3), WORD("Resolved", 3),
+    WORD("Closed", 3), WORDS_END,
 };
 
 static const struct code {
@@ -133,6 +136,7 @@ static const struct code {
     const struct word *words;
     int absent;                              /* where the field is not set; OMIT: no attribute */
 } codes[] = {
+    /* the activities first, in the kinds' order: type_uid is made of them */
     { N, PEN_FLOW_STATE, "activity_id", "activity_name", flow_states, 6 },
     { A, PEN_EVENT_TYPE, "activity_id", "activity_name", audit_types, 0 },
     { L, PEN_ALERT_ORIGINAL_STATUS, "activity_id", "activity_name", alert_activities, 1 },
@@ -159,10 +163,13 @@ static bool event_is(const struct pen_event *event, enum pen_field field, const 
 
 static int code_id(const struct code *code, const struct pen_event *event)
 {
+    struct pen_span text;
+
     if (!event_has(event, code->field))
         return code->absent;
-    for (const struct word *word = code->words; word->text != NULL; word++)
-        if (pen_span_is_nocase(event->values[code->field].text, word->text))
+    text = event->values[code->field].text;
+    for (const struct word *word = code->words; word->text.size > 0; word++)
+        if (word->text.size == text.size && strncasecmp(word->text.data, text.data, text.size) == 0)
             return word->id;
     return OTHER;
 }
@@ -201,15 +208,21 @@ static bool compute_text(struct buf *out, struct pen_span text)
     return true;
 }
 
+static const struct code *activity_code(enum pen_kind kind)
+{
+    static const struct code *const rows[PEN_KINDS] = {
+        [PEN_NETWORK] = &codes[0], [PEN_AUDIT] = &codes[1], [PEN_ALERT] = &codes[2],
+    };
+
+    return rows[kind];
+}
+
 static bool compute_type_uid(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
 {
-    int activity = 0;
+    const struct code *code = activity_code(event->kind);
 
     (void)meta;
-    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
-        if ((codes[i].kinds & 1u << event->kind) && strcmp(codes[i].path, "activity_id") == 0)
-            activity = code_value(&codes[i], event);
-    buf_int(out, (int64_t)class_uids[event->kind] * 100 + activity);
+    buf_int(out, (int64_t)class_uids[event->kind] * 100 + (code != NULL ? code_value(code, event) : 0));
     return true;
 }
 
@@ -586,7 +599,8 @@ struct step {
     uint32_t depth;                          /* objects around it */
     uint32_t common;                         /* of those, shared with the step before */
     bool array_leaf;
-    const char *closers[DEPTH_MAX];          /* of each object around it */
+    bool in_array[DEPTH_MAX];                /* each object around it: one of an array? */
+    bool port;                               /* 0 to 65535, or no port */
     uint32_t key_at[DEPTH_MAX + 1];          /* where in key the text from each depth on starts */
     uint32_t key_size;
     char key[KEY_MAX];                       /* "a":{"b":{"c": */
@@ -650,9 +664,10 @@ static void step_compile(struct step *step)
         if (*end == '\0')
             break;
         assert(step->depth < DEPTH_MAX);
-        step->closers[step->depth++] = array ? "}]" : "}";
+        step->in_array[step->depth++] = array;
     }
     step->array_leaf = array;
+    step->port = strcmp(at, "port") == 0;
 }
 
 static void plan_add(struct plan *plan, enum pen_kind kind, const struct step *step)
@@ -769,9 +784,8 @@ static bool write_field(struct writer *writer, const struct step *step)
 {
     const union value *value = &writer->event->values[step->field];
     enum field_type type = fields[step->field].type;
-    const char *leaf = step->key + step->key_at[step->depth];
 
-    if (strcmp(leaf, "\"port\":") == 0 && (value->number < 0 || value->number > 65535))
+    if (step->port && (value->number < 0 || value->number > 65535))
         return false;
     if (type == FIELD_IP && value->text.size > 40)
         return false;
@@ -844,8 +858,11 @@ static void drop_equal(struct writer *writer, const struct step *step)
 
 static void close_down_to(struct writer *writer, uint32_t depth)
 {
-    for (uint32_t i = writer->last->depth; i > depth; i--)
-        buf_add(writer->out, writer->last->closers[i - 1], strlen(writer->last->closers[i - 1]));
+    for (uint32_t i = writer->last->depth; i > depth; i--) {
+        buf_char(writer->out, '}');
+        if (writer->last->in_array[i - 1])
+            buf_char(writer->out, ']');
+    }
 }
 
 /* `common`: objects shared with the last step written. */
