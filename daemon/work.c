@@ -1,1 +1,365 @@
-/* work */
+/*
+ * work.c - one job: a chunk's records become messages.
+ *
+ * A record is parsed as JSON once and offered to the parsers; its events come back one by one through on_event(), which
+ * writes each in every schema at once. Whatever goes wrong with a record, it travels: what is torn, oversize, no JSON, or
+ * refused by the parser that claimed it goes to `unknown` with the reason in record->trouble.
+ *
+ * Output is bounded by the message: once a schema's bytes have passed output_max, on_event() takes no more, and the rest of
+ * the record is made in the next run, by parsing it again and skipping the events already taken. Parsers are pure, so the
+ * messages of all runs, end to end, are the same bytes for every output_max.
+ */
+#include "daemon/work.h"
+
+#include <assert.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TICKS_PER_MS 10000
+/* A JSON tree for records up to this is kept from run to run. */
+#define TREE_KEPT ((size_t)64 * 1024)
+
+struct worker {
+    struct json *json;
+    struct pen_out *out;
+    EVP_MD *sha256;
+    EVP_MD_CTX *digest;
+    struct work_messages messages[WORK_SCHEMAS_MAX];
+    size_t last;                     /* index of the parser that claimed the record before */
+
+    struct work *work;               /* the run */
+    size_t first_builtin;            /* where the plan's built-in parsers begin: users' own stand before them */
+
+    struct pen_record record;        /* the record */
+    struct pen_json root;
+    struct event_meta meta;
+    uint64_t position;
+    uint64_t taken;                  /* events of it, those of earlier runs included */
+    char trouble[256];
+};
+
+static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal);
+
+static void *must(void *memory)
+{
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+struct worker *worker_new(void)
+{
+    struct worker *worker = must(calloc(1, sizeof(*worker)));
+
+    worker->json = must(json_new());
+    worker->out = must(out_new(on_event, worker));
+    worker->sha256 = must(EVP_MD_fetch(NULL, "SHA256", NULL));
+    worker->digest = must(EVP_MD_CTX_new());
+    return worker;
+}
+
+void worker_free(struct worker *worker)
+{
+    if (worker == NULL)
+        return;
+    for (size_t i = 0; i < WORK_SCHEMAS_MAX; i++) {
+        buf_free(&worker->messages[i].bytes);
+        free(worker->messages[i].index);
+    }
+    EVP_MD_CTX_free(worker->digest);
+    EVP_MD_free(worker->sha256);
+    out_free(worker->out);
+    json_free(worker->json);
+    free(worker);
+}
+
+size_t worker_held(const struct worker *worker)
+{
+    size_t held = sizeof(*worker) + json_held(worker->json) + out_held(worker->out);
+
+    for (size_t i = 0; i < WORK_SCHEMAS_MAX; i++)
+        held += worker->messages[i].bytes.capacity + worker->messages[i].capacity * sizeof(struct work_message);
+    return held;
+}
+
+/* Not the messages: they are still to be fetched. */
+void worker_shrink(struct worker *worker)
+{
+    out_begin(worker->out, 0);
+    json_shrink(worker->json, TREE_KEPT);
+}
+
+/* ---- Messages --------------------------------------------------------------------------------------------------- */
+
+static void messages_reset(struct work_messages *messages, size_t output_max)
+{
+    if (messages->bytes.capacity / 4 > output_max)
+        buf_free(&messages->bytes);
+    messages->bytes.size = 0;
+    messages->count = 0;
+}
+
+static struct work_message *messages_add(struct work_messages *messages)
+{
+    if (messages->count == messages->capacity) {
+        messages->capacity = messages->capacity > 0 ? 2 * messages->capacity : 256;
+        messages->index = must(realloc(messages->index, messages->capacity * sizeof(*messages->index)));
+    }
+    return &messages->index[messages->count++];
+}
+
+static int64_t event_ticks(const struct pen_event *event, int64_t received_ticks)
+{
+    if (event_has(event, PEN_TIME_GENERATED))
+        return event->values[PEN_TIME_GENERATED].number;
+    if (event_has(event, PEN_EVENT_START_TIME))
+        return event->values[PEN_EVENT_START_TIME].number;
+    return received_ticks;
+}
+
+static void worker_write(struct worker *worker, size_t schema, const struct pen_event *event)
+{
+    struct work_messages *messages = &worker->messages[schema];
+    struct work_message *message = messages_add(messages);
+    size_t offset = messages->bytes.size;
+
+    worker->work->plan->schemas[schema]->write(event, &worker->meta, &messages->bytes);
+    assert(messages->bytes.size <= UINT32_MAX);
+    *message = (struct work_message){
+        .offset = (uint32_t)offset,
+        .size = (uint32_t)(messages->bytes.size - offset),
+        .kind = event->kind,
+        .position = worker->position,
+        .ticks = event_ticks(event, worker->meta.received_ticks),
+    };
+}
+
+static bool worker_is_full(const struct worker *worker)
+{
+    const struct work_plan *plan = worker->work->plan;
+
+    for (size_t i = 0; i < plan->schema_count; i++)
+        if (worker->messages[i].bytes.size > plan->output_max)
+            return true;
+    return false;
+}
+
+/* The record's half of the event id stands already; the ordinal goes behind it. */
+static void worker_number(struct worker *worker, uint64_t ordinal)
+{
+    char digits[24];
+    int size = snprintf(digits, sizeof(digits), "-%llu", (unsigned long long)ordinal);
+
+    memcpy(worker->meta.id + 32, digits, (size_t)size);
+    worker->meta.id_size = 32 + (uint32_t)size;
+}
+
+static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal)
+{
+    struct worker *worker = arg;
+    const struct work_plan *plan = worker->work->plan;
+
+    if (worker_is_full(worker))
+        return false;
+    worker_number(worker, ordinal);
+    for (size_t i = 0; i < plan->schema_count; i++)
+        if (ordinal == 0 || !plan->schemas[i]->per_record)
+            worker_write(worker, i, event);
+    worker->taken = ordinal + 1;
+    worker->work->counts.events++;
+    return true;
+}
+
+/* A record whose parser found nothing to report is still a record: schemas that carry records whole get it. */
+static void worker_write_eventless(struct worker *worker)
+{
+    const struct work_plan *plan = worker->work->plan;
+    const struct pen_event *event = pen_out_event(worker->out, PEN_UNKNOWN);
+
+    worker_number(worker, 0);
+    for (size_t i = 0; i < plan->schema_count; i++)
+        if (plan->schemas[i]->per_record)
+            worker_write(worker, i, event);
+}
+
+/* ---- One record ------------------------------------------------------------------------------------------------- */
+
+static void worker_identify(struct worker *worker)
+{
+    static const char hex[] = "0123456789abcdef";
+    unsigned char hash[EVP_MAX_MD_SIZE];
+
+    if (EVP_DigestInit_ex2(worker->digest, worker->sha256, NULL) != 1 ||
+        EVP_DigestUpdate(worker->digest, worker->record.raw.data, worker->record.raw.size) != 1 ||
+        EVP_DigestFinal_ex(worker->digest, hash, NULL) != 1)
+        abort();                     /* no memory: nothing else can fail here */
+    for (unsigned i = 0; i < 16; i++) {
+        worker->meta.id[2 * i] = hex[hash[i] >> 4];
+        worker->meta.id[2 * i + 1] = hex[hash[i] & 15];
+    }
+}
+
+static void work_fault(struct work *work, uint64_t position, const char *who, const char *why)
+{
+    struct work_fault *fault = &work->faults[work->fault_count];
+
+    if (work->fault_count++ >= WORK_FAULTS_MAX)
+        return;
+    fault->position = position;
+    snprintf(fault->why, sizeof(fault->why), "%s%s%s", who, who[0] != '\0' ? ": " : "", why);
+}
+
+/* Built-in parsers claim exclusively, so the one that claimed the last record may be asked first. Users' own may claim
+ * anything: they are asked in order, before, or the answer would depend on the record before. */
+static size_t worker_claim(struct worker *worker)
+{
+    const struct work_plan *plan = worker->work->plan;
+    const struct pen_record *record = &worker->record;
+    size_t unknown = plan->parser_count - 1, i;
+
+    if (record->json == NULL)
+        return unknown;
+    for (i = 0; i < worker->first_builtin; i++)
+        if (plan->parsers[i].parser->claims(record))
+            return i;
+    if (worker->last >= i && worker->last < unknown && plan->parsers[worker->last].parser->claims(record))
+        return worker->last;
+    while (i < unknown && !plan->parsers[i].parser->claims(record))
+        i++;
+    worker->last = i;
+    return i;
+}
+
+static enum pen_parsed worker_parse(struct worker *worker, size_t index, uint64_t skip)
+{
+    const struct work_parser *parser = &worker->work->plan->parsers[index];
+
+    out_begin(worker->out, skip);
+    worker->taken = skip;
+    worker->meta.parser = parser->parser->name;
+    return parser->parser->parse(parser->self, &worker->record, worker->out);
+}
+
+/* The record at hand becomes messages. False: there was no room for all of them; worker->taken says how far it came. */
+static bool worker_record(struct worker *worker, uint64_t skip)
+{
+    struct work *work = worker->work;
+    size_t unknown = work->plan->parser_count - 1, index = worker_claim(worker);
+    enum pen_parsed parsed = worker_parse(worker, index, skip);
+
+    if (worker->out->full)
+        return false;
+    if (parsed == PEN_MALFORMED && worker->taken > 0)
+        parsed = PEN_PARTLY;         /* what was emitted stands */
+    if (parsed == PEN_MALFORMED && index != unknown) {
+        snprintf(worker->trouble, sizeof(worker->trouble), "%s",
+                 worker->out->blame[0] != '\0' ? worker->out->blame : "its parser refuses it");
+        worker->record.trouble = worker->trouble;
+        worker_parse(worker, unknown, 0);
+        if (worker->out->full)
+            return false;
+        work_fault(work, worker->position, work->plan->parsers[index].parser->name, worker->trouble);
+        work->counts.malformed++;
+        index = unknown;
+    } else if (parsed == PEN_PARTLY) {
+        work_fault(work, worker->position, work->plan->parsers[index].parser->name,
+                   worker->out->blame[0] != '\0' ? worker->out->blame : "a part of it could not be read");
+        work->counts.partly++;
+    }
+    if (worker->taken == 0)
+        worker_write_eventless(worker);
+    work->counts.unknown += index == unknown;
+    work->counts.records++;
+    return true;
+}
+
+/* A piece of the framer becomes messages; false as above. */
+static bool worker_piece(struct worker *worker, enum framer_found found, const struct framer_piece *piece, uint64_t skip)
+{
+    struct work *work = worker->work;
+    const char *why = piece->why;
+
+    worker->position = piece->position;
+    worker->record = (struct pen_record){
+        .raw = { piece->data, piece->size },
+        .source = work->plan->source,
+        .received_ms = work->received_ms,
+    };
+    worker->meta.record = &worker->record;
+    worker->meta.source = work->plan->source;
+    worker->meta.received_ticks = (int64_t)work->received_ms * TICKS_PER_MS;
+    worker_identify(worker);
+
+    if (found == FRAMER_RECORD && json_parse(worker->json, piece->data, piece->size, &worker->root, &why) == 0)
+        worker->record.json = &worker->root;
+    else
+        worker->record.trouble = why;
+    if (!worker_record(worker, skip))
+        return false;
+    if (worker->record.json != NULL)
+        return true;
+    work_fault(work, piece->position, "", why);
+    if (found == FRAMER_OVERSIZE)
+        work->counts.oversize++;
+    else
+        work->counts.malformed++;
+    return true;
+}
+
+/* ---- The run ---------------------------------------------------------------------------------------------------- */
+
+static void worker_begin(struct worker *worker, struct work *work)
+{
+    const struct work_plan *plan = work->plan;
+
+    assert(plan->parser_count > 0 && plan->schema_count <= WORK_SCHEMAS_MAX);
+    worker->work = work;
+    worker->first_builtin = 0;
+    while (plan->parsers[worker->first_builtin].plugin != NULL)
+        worker->first_builtin++;     /* ends at `unknown`, at the latest */
+    for (size_t i = 0; i < plan->schema_count; i++)
+        messages_reset(&worker->messages[i], plan->output_max);
+    work->messages = worker->messages;
+    work->end = WORK_ALL;
+    work->skip_after = 0;
+    work->counts = (struct work_counts){ 0 };
+    work->fault_count = 0;
+}
+
+void work_run(struct worker *worker, struct work *work)
+{
+    const struct work_plan *plan = work->plan;
+    uint64_t skip = work->skip;
+    struct framer framer;
+
+    worker_begin(worker, work);
+    framer_begin(&framer, work->word, work->data, work->size, work->offset, work->final, plan->record_max);
+    for (;;) {
+        struct framer_piece piece;
+        enum framer_found found;
+
+        work->consumed = framer_consumed(&framer);
+        work->word_after = framer_word(&framer);
+        found = framer_next(&framer, &piece);
+        if (found == FRAMER_MORE || found == FRAMER_DONE)
+            break;
+        if (found == FRAMER_RECORD && piece.size > plan->big_record && !work->big_allowed) {
+            work->end = WORK_BIG;
+            work->skip_after = skip;
+            return;
+        }
+        if (!worker_piece(worker, found, &piece, skip)) {
+            work->end = WORK_FULL;
+            work->skip_after = worker->taken;
+            return;
+        }
+        skip = 0;
+        if (worker_is_full(worker)) {
+            work->end = WORK_FULL;
+            break;
+        }
+    }
+    work->consumed = framer_consumed(&framer);
+    work->word_after = framer_word(&framer);
+}

@@ -13,14 +13,17 @@
 
 #define WORK_SCHEMAS_MAX 8
 
+struct plugin;                           /* a shared object that holds a user's parser */
+
 struct work_parser {
     const struct pen_parser *parser;
     void *self;
+    struct plugin *plugin;               /* NULL: built in */
 };
 
 /* What is done to a source's records; one per source, built at start, then read-only. */
 struct work_plan {
-    const struct work_parser *parsers;   /* asked in this order; the last one is `unknown`, which claims everything */
+    const struct work_parser *parsers;   /* asked in this order, users' own first; the last one is `unknown` */
     size_t parser_count;
     const struct schema *schemas[WORK_SCHEMAS_MAX];
     size_t schema_count;
@@ -87,7 +90,7 @@ struct work {
     enum work_end end;
     size_t consumed;                     /* bytes of data done with */
     uint64_t word_after;
-    uint64_t skip_after;                 /* nonzero only with WORK_FULL */
+    uint64_t skip_after;                 /* nonzero only with WORK_FULL, or with WORK_BIG at that same record */
     struct work_messages *messages;      /* [plan->schema_count]; the worker's, valid until its next run */
     struct work_counts counts;
     struct work_fault faults[WORK_FAULTS_MAX];
@@ -96,8 +99,6 @@ struct work {
 
 void work_run(struct worker *worker, struct work *work);
 
-/* The built-in parsers in the order they are asked, NULL-ended. */
-extern const struct pen_parser *const builtin_parsers[];
 /* Opens the plan's parsers: all built-in ones and the shared objects of plugin_dir (NULL: none) for "auto", or the named
  * one alone, with `unknown` last in either case. */
 int work_plan_open(struct work_plan *plan, const char *parser, const char *plugin_dir, struct pen_error *err);
