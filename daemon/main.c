@@ -109,9 +109,10 @@ int main(int argc, char **argv)
     if (command == NULL)
         return command_unknown(argv[1]);
 
-    /* A far end that hangs up is an answer (EPIPE), not our death. State files are for the owner and the group. */
+    /* A far end that hangs up is an answer (EPIPE), not our death. */
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)umask(027);
+    /* State files are for the owner and the group at most; a stricter mask, as the unit's, stays. */
+    (void)umask(umask(077) | 027);
     if (command->holds_secrets && (process_harden() != 0 || libraries_init() != 0))
         return 1;
     return command->run(argc - 1, argv + 1);

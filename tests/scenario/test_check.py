@@ -1,0 +1,151 @@
+"""`penstock check` as a user meets it: mistakes with file and line and exit 2; the effective configuration, sums and
+warnings with exit 0. The annotated example is accepted, and the manual page says what the program knows."""
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PENSTOCK = str(os.environ.get('PENSTOCK_BIN') or ROOT / 'build' / 'test' / 'plain' / 'penstock')
+
+
+def penstock(*args, **env):
+    env = {name: value for name, value in os.environ.items() if name != 'CREDENTIALS_DIRECTORY'} | env
+    return subprocess.run([PENSTOCK, *map(str, args)], capture_output=True, text=True, timeout=30, env=env, check=False)
+
+
+def sections(page):
+    """The rows of `version --options`, by their heading."""
+    return dict(part.split('\n', 1) for part in page.split('.SS ')[1:])
+
+
+@pytest.fixture
+def example(tmp_path):
+    """conf/penstock.conf, with what it names brought into being below tmp_path; returns file and environment."""
+    text = (ROOT / 'conf' / 'penstock.conf').read_text()
+    credentials = tmp_path / 'credentials'
+    for folder in ('state', 'credentials', 'azure/insights-activity-logs', 'azure/insights-logs-flowlogflowevent',
+                   'azure/defender'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'azure/defender/one.json').write_text('{}\n')
+    (credentials / 'sentinel').write_text('hunter2\n')
+    (credentials / 'sentinel').chmod(0o600)
+    text = text.replace('/var/lib/penstock', str(tmp_path / 'state')).replace('/srv/azure', str(tmp_path / 'azure'))
+    file = tmp_path / 'penstock.conf'
+    file.write_text(re.sub(r'^#spool_max = 4G$', 'spool_max = 1M', text, flags=re.M))
+    return file, {'CREDENTIALS_DIRECTORY': str(credentials)}
+
+
+def known_keys(*keys):
+    """Whether the plugins of this build know their rows yet."""
+    return all(f'.B {key}\n' in penstock('version', '--options').stdout for key in keys)
+
+
+needs_rows = pytest.mark.skipif(not known_keys('path', 'dcr', 'brokers'), reason='a plugin of the example is not built in')
+
+
+@needs_rows
+def test_example_is_accepted(example):
+    file, env = example
+    checked = penstock('check', '-c', file, **env)
+    assert checked.returncode == 0, checked.stderr
+    lines = checked.stdout.splitlines()
+    assert '# memory = 64M' not in lines and 'memory = 64M' in lines    # set in the file, if only to the default
+    assert '# flush = 2s' in lines                                    # not set
+    assert f'secret_file = {env["CREDENTIALS_DIRECTORY"]}/sentinel' in lines
+    assert 'hunter2' not in checked.stdout + checked.stderr
+    assert '# memory: 64M budget + 16M program = 80M resident at most' in lines
+
+
+@needs_rows
+def test_what_is_printed_reads_back_the_same(example, tmp_path):
+    file, env = example
+    first = penstock('check', '-c', file, **env)
+    again = tmp_path / 'again.conf'
+    again.write_text(first.stdout)
+    assert penstock('check', '-c', again, **env).stdout == first.stdout
+
+
+@needs_rows
+def test_warnings_name_what_stands_in_the_way(example, tmp_path):
+    file, env = example
+    secret = pathlib.Path(env['CREDENTIALS_DIRECTORY'], 'sentinel')
+    (tmp_path / 'azure/defender/one.json').unlink()
+    (tmp_path / 'azure/insights-activity-logs').rmdir()
+    secret.unlink()
+    (tmp_path / 'state').rmdir()
+    checked = penstock('check', '-c', file, **env)
+    assert checked.returncode == 0
+    warnings = [re.sub(r'^.*?:(\d+): warning: ', '', line) for line in checked.stderr.splitlines()]
+    assert len(warnings) == 4, warnings
+    for part in (f'cannot write to {tmp_path}/state', f'nothing matches {tmp_path}/azure/defender/*.json yet',
+                 f'cannot read the folder {tmp_path}/azure/insights-activity-logs/', f'cannot open the secret in {secret}'):
+        assert any(part in warning for warning in warnings), (part, warnings)
+
+
+def test_every_mistake_has_its_line(tmp_path):
+    file = tmp_path / 'bad.conf'
+    file.write_text('[daemon]\nmemroy = 64M\nlog_level = warn\nnonsense\n\n[sorce a]\ntype = file\n[sink s]\ntype = sentinal\n')
+    checked = penstock('check', '-c', file)
+    assert checked.returncode == 2
+    assert checked.stdout == ''
+    assert checked.stderr.splitlines() == [
+        f'{file}:4: expected a [section], a comment or "key = value"',
+        f'{file}:6: expected [daemon], [source NAME] or [sink NAME]; did you mean "source"?',
+        f'{file}:2: unknown key "memroy" in [daemon]; did you mean "memory"?',
+        f'{file}:3: "log_level": expected one of error, warning, info, debug, found "warn"; did you mean "warning"?',
+        f'{file}:9: "type": expected a known type, found "sentinal"; did you mean "sentinel"?',
+        f'{file}:1: expected at least one [source NAME]: there is nothing to read',
+        f'penstock check: 6 mistakes in {file}',
+    ]
+
+
+def test_values_of_the_environment_are_never_shown(tmp_path):
+    file = tmp_path / 'bad.conf'
+    file.write_text('[daemon]\nmemory = ${PEN_SECRET}\nlog_level = ${PEN_SECRET}\n')
+    checked = penstock('check', '-c', file, PEN_SECRET='hunter2')
+    assert checked.returncode == 2
+    assert 'found "${PEN_SECRET}"' in checked.stderr
+    assert 'hunter2' not in checked.stdout + checked.stderr
+
+
+def test_file_that_is_not_there():
+    checked = penstock('check', '-c', '/nowhere/penstock.conf')
+    assert checked.returncode == 2
+    assert checked.stderr == 'penstock check: cannot open /nowhere/penstock.conf: No such file or directory\n'
+
+
+def test_online_does_not_pretend(tmp_path):
+    file = tmp_path / 'any.conf'
+    file.write_text('')
+    checked = penstock('check', '-c', file, '--online')
+    assert checked.returncode == 2
+    assert 'not built yet' in checked.stderr
+
+
+@pytest.mark.parametrize('args, status, part', [
+    ((), 2, 'Usage: penstock'),
+    (('--help',), 0, 'Usage: penstock'),
+    (('help',), 0, 'Usage: penstock'),
+    (('help', 'check'), 0, 'Usage: penstock check'),
+    (('check', '--help'), 0, 'Usage: penstock check'),
+    (('version', '--help'), 0, 'Usage: penstock version'),
+    (('--version',), 0, 'penstock '),
+    (('version',), 0, 'penstock '),
+    (('chek',), 2, 'did you mean "check"?'),
+    (('frobnicate',), 2, 'unknown command'),
+    (('check', '--nonsense'), 2, 'Usage: penstock check'),
+    (('check', 'stray'), 2, 'Usage: penstock check'),
+])
+def test_commands(args, status, part):
+    result = penstock(*args)
+    assert result.returncode == status
+    assert part in (result.stdout if status == 0 else result.stderr)
+
+
+def test_manual_has_every_option():
+    page = (ROOT / 'conf' / 'penstock.conf.5').read_text()
+    listed = page.split('.\\" options begin\n')[1].split('.\\" options end\n')[0]
+    assert sections(listed) == sections(penstock('version', '--options').stdout), 'run conf/manual-update PENSTOCK'
