@@ -6,14 +6,12 @@ import re
 import subprocess
 
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PENSTOCK = str(os.environ.get('PENSTOCK_BIN') or ROOT / 'build' / 'test' / 'plain' / 'penstock')
+from penstock import ROOT, binary
 
 
 def penstock(*args, **env):
     env = {name: value for name, value in os.environ.items() if name != 'CREDENTIALS_DIRECTORY'} | env
-    return subprocess.run([PENSTOCK, *map(str, args)], capture_output=True, text=True, timeout=30, env=env, check=False)
+    return subprocess.run([binary(), *map(str, args)], capture_output=True, text=True, timeout=30, env=env, check=False)
 
 
 def sections(page):
