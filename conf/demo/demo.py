@@ -60,7 +60,11 @@ def make_daemon(stage, far_end, kafka):
     sources = [(f'source {family}', {'type': 'file', 'path': logs / family / '*'}) for family in FAMILIES]
     sources.append(('source other', {'type': 'file', 'path': others / '**' / '*'}))
     sources.append(('source growing', {'type': 'file', 'path': logs / 'growing' / 'PT1H.json'}))
+<<<<<<< HEAD
     return Penstock(stage / 'penstock', *sources, far_end.sink('sentinel', flush='500ms', spool_after='500ms', retry_min='200ms', retry_max='1s'),
+=======
+    return Penstock(stage / 'penstock', *sources, far_end.sink('sentinel', flush='500ms'),
+>>>>>>> 69e9682 (demo: from a fresh clone to a table of what went where)
                     ('sink siem', {'type': 'kafka', 'brokers': kafka.brokers, 'topic': TOPIC, 'schema': 'ocsf',
                                    'flush': '500ms'}))
 
@@ -98,9 +102,12 @@ class Progress:
 
 
 def table(counters):
+    """One row a source for what was read, one row a source and sink for where its messages are."""
     lines = [('source', 'sink') + COLUMNS]
-    for (source, sink), keys in sorted(counters.items(), key=lambda item: (item[0][0] or '~', item[0][1] or '')):
-        lines.append((source or '(all)', sink or '') + tuple(str(keys.get(column, '')) for column in COLUMNS))
+    for (source, sink), keys in sorted(counters.items(), key=lambda item: (item[0][0] or '', item[0][1] or '')):
+        if source is not None:
+            lines.append(('' if sink else source, sink or '') + tuple(str(keys.get(column, '')) for column in COLUMNS))
+    lines.append(('all', '') + tuple(str(total(counters, column)) for column in COLUMNS))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         say('  ' + '  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)

@@ -10,11 +10,13 @@ from conftest import ROOT
 from penstock import Penstock, parse_counters, parse_line, total, wait_until
 
 LOG = '''\
-2026-11-22T05:00:00.000Z info source=flows read=3 msg="counters"
-2026-11-22T05:00:01.000Z info source=flows read=10 failed=0 msg="counters"
-2026-11-22T05:00:01.000Z info sink=siem source=flows delivered=7 spooled=2 dead=1 msg="counters"
-2026-11-22T05:00:01.000Z info sink=siem source=alerts delivered=5 spooled=0 dead=0 msg="counters"
-2026-11-22T05:00:01.000Z warning sink=siem outcome=retry status=503 msg="far end is busy, \\"holding\\""
+2026-11-22T05:00:00.000Z info source=flows read=3 events=9 msg=records
+2026-11-22T05:00:01.000Z info source=flows read=10 events=30 msg=records
+2026-11-22T05:00:01.000Z info source=flows sink=siem taken=10 delivered=7 dead=1 dropped=0 held=0 spooled=2 msg=messages
+2026-11-22T05:00:01.000Z info source=alerts sink=siem taken=5 delivered=5 dead=0 dropped=0 held=0 spooled=0 msg=messages
+2026-11-22T05:00:01.000Z info sink=siem flow=open batches=4 bytes=999 msg="sink"
+2026-11-22T05:00:01.000Z info held=17 peak=99 budget=1000 flow=open msg=memory
+2026-11-22T05:00:01.000Z warning sink=siem outcome=retry read=5 status=503 msg="far end is busy, \\"holding\\""
 '''
 
 
@@ -25,7 +27,8 @@ def test_a_line_is_its_keys():
 
 def test_the_last_counters_count():
     counters = parse_counters(LOG)
-    assert set(counters) == {('flows', None), ('flows', 'siem'), ('alerts', 'siem')}
+    assert set(counters) == {('flows', None), ('flows', 'siem'), ('alerts', 'siem'), (None, 'siem'), (None, None)}
+    assert (total(counters, 'batches'), total(counters, 'held'), counters[None, None]['peak']) == (4, 0, 99)
     assert total(counters, 'read') == total(counters, 'read', source='flows') == 10
     assert total(counters, 'delivered', sink='siem') == total(counters, 'delivered') == 12
     assert total(counters, 'dead', source='flows') == 1
@@ -36,8 +39,9 @@ FAKE = '''#!{python}
 import signal, sys, time
 time.sleep({late})
 def on_usr1(*_):
-    print('info source=a read=1 msg=counters', flush=True)
-    print('info sink=b source=a delivered=1 msg=counters', flush=True)
+    print('info source=a read=1 msg=records', flush=True)
+    print('info sink=b source=a delivered=1 msg=messages', flush=True)
+    print('info held=0 budget=1 msg=memory', flush=True)
 signal.signal(signal.SIGUSR1, on_usr1)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 while True:
