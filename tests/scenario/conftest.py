@@ -17,6 +17,13 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'long: minutes; left out of tests/run quick')
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever runs the daemon is worth running under the sanitizers, unless it takes minutes as it is."""
+    for item in items:
+        if 'penstock' in item.fixturenames and item.get_closest_marker('long') is None:
+            item.add_marker('sanitize')
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """With PENSTOCK_TESTS=all a skip is a failure: where everything should be at hand, nothing may be left out."""
