@@ -7,7 +7,6 @@
 
 WEAK const struct pen_parser *const builtin_parsers[] = { NULL };
 static const char *const unfinished_schemas[] = { "raw", NULL };
-WEAK const struct source_type file_source = { .name = "file" };
 WEAK const struct pen_sink sentinel_sink = { .name = "sentinel", .schemas = unfinished_schemas };
 WEAK const struct pen_sink kafka_sink = { .name = "kafka", .schemas = unfinished_schemas };
 

@@ -181,6 +181,7 @@ static int reader_verify(struct reading *reading)
         reading->content = CONTENT_SAME;
         return 0;
     }
+    reading->size = reading->have = 0;         /* a rest kept from elsewhere: it is read again here */
     r = reader_holds(reader, &reading->prints, &reading->err);
     if (r < 0)
         return r;
@@ -350,6 +351,7 @@ static int reader_skip(struct reading *reading)
     char data[16 * 1024];
     char last = 0, before_last = 0;
     uint64_t last_at = 0, before_last_at = 0;
+    bool closed = false;             /* the last line is whole */
     ssize_t n;
 
     if (!reader_is_packed(reader) && reading->st.st_size > 64 * 1024)
@@ -358,7 +360,8 @@ static int reader_skip(struct reading *reading)
         return reading->err.code;
     while ((n = unpack_read(reader->unpack, data, sizeof data, &reading->err)) > 0)
         for (ssize_t i = 0; i < n; i++, at++) {
-            if (data[i] == '\n')
+            closed = data[i] == '\n';
+            if (closed)
                 line = at + 1;
             if (data[i] == '\n' || data[i] == '\r' || data[i] == ' ' || data[i] == '\t')
                 continue;
@@ -369,7 +372,7 @@ static int reader_skip(struct reading *reading)
         }
     if (n < 0)
         return (int)n;
-    if (last == '}' && before_last == ']')
+    if (last == '}' && before_last == ']' && !closed)
         brace = before_last_at;
     reading->skipped_to = brace > 0 ? brace : line > 0 ? line : at;
     n = reader_prime(reader, reading->skipped_to, &reading->err);
