@@ -121,7 +121,7 @@ struct source_file {
     void *path_tree, *inode_tree;
     struct file_queue ready_open, ready_closed, parked, open_idle, waiting;
     bool closed_next;                /* the next turn is for a file that must be opened, if there is room */
-    unsigned busy, reading, open_count, packed_count;
+    unsigned busy, open_count, packed_count;
     uint32_t sweep;
 
     uv_timer_t turn;                 /* hands out turns, on a turn of the loop of its own */
@@ -308,8 +308,9 @@ static void file_open_stream(struct file *file, const char *attrs)
 
     snprintf(key, sizeof key, "%016" PRIx64, file->key);
     file->stream = stream_open(file->source->host, file->path,
-                               &(struct cursor){ .key = key, .attrs = attrs, .position = file->position, .word = file->word },
+                               &(struct cursor){ .key = key, .attrs = "", .position = file->position, .word = file->word },
                                file);
+    stream_set_attrs(file->stream, attrs);
 }
 
 /* Has the row say what we know. A file of which nothing was read has no row: it would be read from its start anyway. */
@@ -532,7 +533,6 @@ static void file_read(struct file *file)
     }
     file->turns++;
     source->busy++;
-    source->reading++;
     file->state = FILE_READING;
     *job = (struct file_job){ .file = file, .hint = file->hint, .reading = {
         .path = file->path, .hint = file->hint, .dev = file->dev, .ino = file->ino, .prints = file->prints,
@@ -838,15 +838,15 @@ static void file_take_reading(struct file *file, struct reading *reading)
         source->packed_count++;
     }
     if (reading->size > 0) {
-        file_offer(file, reading);
         source->busy++;
+        file_offer(file, reading);
     } else {
         file_save(file);
         file_ended(file);
     }
 }
 
-static void source_note_stopped(struct source_file *source);
+static void source_note_at_rest(struct source_file *source);
 
 static void on_read_done(uv_work_t *work, int status)
 {
@@ -859,11 +859,10 @@ static void on_read_done(uv_work_t *work, int status)
         source->open_count--;
     file->reader = reading->reader;
     source->busy--;
-    source->reading--;
     file->state = FILE_OUT;          /* neither idle nor ready until it is decided */
     if (source->closing) {
         job_free(job);
-        source_note_stopped(source);
+        source_note_at_rest(source);
         return;
     }
     assert(status == 0);
@@ -899,11 +898,16 @@ static void file_source_on_chunk(void *self, void *stream_self, struct chunk *ch
     file->want = consumed == 0 && !file->at_end ? chunk->capacity * 2 : 0;
     if (consumed > 0)
         file_save(file);
+    if (source->closing) {
+        file_drop_chunk(file);
+        source_note_at_rest(source);
+        return;
+    }
     if (file->at_end) {
         file_ended(file);
         return;
     }
-    if (file->packed && !source->closing) {
+    if (file->packed) {
         /* An archive cannot go back to the rest: it is kept, in a larger chunk if it filled this one. */
         struct chunk *next = file->want > 0 ? chunk_take(source->host, file->want) : chunk;
 
@@ -1128,12 +1132,11 @@ static void file_source_on_flow(void *self)
     source_kick(self);
 }
 
-/* Streams are closed last: a reading under way may still hold a chunk. */
 static void source_note_stopped(struct source_file *source)
 {
     struct file *file;
 
-    if (source->reading > 0 || source->timers > 0 || !source->finder_stopped)
+    if (source->timers > 0 || !source->finder_stopped)
         return;
     LIST_FOREACH(file, &source->files, all) {
         file_drop_chunk(file);
@@ -1152,6 +1155,13 @@ static void on_timer_closed(uv_handle_t *handle)
     source_note_stopped(source);
 }
 
+/* Nothing is on the pool or with the pipeline any more: the last handle may go, and stopped() follows on a later turn. */
+static void source_note_at_rest(struct source_file *source)
+{
+    if (source->busy == 0)
+        uv_close((uv_handle_t *)&source->turn, on_timer_closed);
+}
+
 static void on_finder_stopped(void *arg)
 {
     struct source_file *source = arg;
@@ -1165,11 +1175,16 @@ static void file_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     struct source_file *source = self;
 
     source->closing = true;
+    if (source->finder == NULL) {                  /* never started: there is nothing to wait for */
+        stopped(arg);
+        return;
+    }
     source->stopped = stopped;
     source->stopped_arg = arg;
-    uv_close((uv_handle_t *)&source->turn, on_timer_closed);
+    uv_timer_stop(&source->turn);
     uv_close((uv_handle_t *)&source->tick, on_timer_closed);
     finder_stop(source->finder, on_finder_stopped);
+    source_note_at_rest(source);
 }
 
 const struct source_type file_source = {
