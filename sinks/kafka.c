@@ -106,7 +106,7 @@ struct kafka {
     struct flight *first, **last;    /* in the order of submission */
     uint64_t heard_ms;               /* when the oldest batch came, or last heard something */
     enum pen_outcome outcome;        /* of what is given up: RETRY or REFUSED */
-    char why[576];
+    char why[512];
     enum pen_outcome trouble;        /* what the last error event means; DELIVERED: there was none since a delivery */
     char trouble_text[256];
     uint64_t log_after_ms, log_held;
@@ -826,7 +826,7 @@ static void on_tick(uv_timer_t *timer)
 {
     struct kafka *kafka = timer->data;
     uint64_t now_ms = uv_now(kafka->loop);
-    char why[576];
+    char why[512];
 
     kafka_turn(kafka);                           /* reports may be waiting since before the clock passed */
     if (!kafka->first && kafka->state == READY)

@@ -1,0 +1,256 @@
+"""A real Apache Kafka broker for tests: one node in KRaft mode on loopback, gone with its `with` block.
+
+    with Kafka(folder) as kafka:
+        kafka.create_topic("azure.security", partitions=4)
+        ... kafka.bootstrap (plain), kafka.bootstrap_sasl (TLS and SASL; kafka.ca, kafka.user, kafka.password) ...
+        for partition, offset, key, value in kafka.read_all("azure.security"): ...
+
+The broker comes from Maven Central (tests/lib/kafka/pom.xml) into $PENSTOCK_CACHE, by default ~/.cache/penstock, once.
+Where it cannot be had, Kafka() raises Unavailable; `missing()` turns that into a skip, or into a failure where
+PENSTOCK_TESTS=all asks for everything. Needs openjdk-17-jre-headless, maven, kcat and openssl.
+"""
+import ctypes
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from string import Template
+
+import pytest
+
+HERE = Path(__file__).parent / "kafka"
+VERSION = re.search(r"<kafka.version>(.+)</kafka.version>", (HERE / "pom.xml").read_text()).group(1)
+START_S = 90
+FETCH_S = 600
+
+
+class Unavailable(Exception):
+    """The broker cannot be had on this machine; the text says why."""
+
+
+def missing(reason):
+    """Skips the running test, or fails it where PENSTOCK_TESTS=all."""
+    if os.environ.get("PENSTOCK_TESTS") == "all":
+        pytest.fail(f"PENSTOCK_TESTS=all, but {reason}")
+    pytest.skip(str(reason))
+
+
+def jars():
+    """The folder with the broker's jars, fetched on first use."""
+    for tool in ("java", "mvn", "kcat", "openssl"):
+        if not shutil.which(tool):
+            raise Unavailable(f"{tool} is not installed")
+    root = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"kafka-{VERSION}"
+    with open(root / ".lock", "w") as lock:          # two test runs may start together
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            part = root / f"kafka-{VERSION}.part"    # a fetch that was cut short never looks whole
+            shutil.rmtree(part, ignore_errors=True)
+            _fetch(part)
+            part.rename(folder)
+    return folder
+
+
+def _fetch(folder):
+    command = ["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies",
+               f"-DoutputDirectory={folder}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"Maven Central gave no Apache Kafka within {FETCH_S} s") from None
+    if done.returncode != 0:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
+        raise Unavailable("Maven Central gave no Apache Kafka: " + (lines[0] if lines else "mvn failed"))
+
+
+def _free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in held]
+    for s in held:
+        s.close()
+    return ports
+
+
+class Kafka:
+    user = "penstock"                                # known to PLAIN and to SCRAM
+
+    def __init__(self, folder, properties=None):
+        """`folder` takes logs, data and certificates; `properties` are added to the broker's."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.classpath = f"{jars()}/*"
+        self.password = secrets.token_hex(12)
+        self.ca = self.folder / "ca.pem"
+        self.properties = properties or {}
+        self.process = None
+
+    def __enter__(self):
+        self._make_certificates()
+        for attempt in range(3):                     # a port may be taken between our look and the broker's bind
+            self._configure()
+            self._format()
+            try:
+                self.start()
+                return self
+            except RuntimeError:
+                if attempt == 2 or "BindException" not in self.log():
+                    raise
+                shutil.rmtree(self.folder / "data")
+
+    def __exit__(self, *unused):
+        self.stop()
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    def start(self):
+        with open(self.folder / "broker.log", "ab") as log:
+            self.process = subprocess.Popen(self._java("kafka.Kafka", self.folder / "broker.properties"),
+                                            stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_S
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop(kill=True)
+                raise RuntimeError(f"the broker did not start:\n{self.log()[-3000:]}")
+
+    def stop(self, kill=False):
+        """Stops the broker, by SIGTERM or, as a power cut would, by SIGKILL."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def restart(self, kill=False):
+        """Down and up again: same ports, same data."""
+        self.stop(kill)
+        self.start()
+
+    def log(self):
+        return (self.folder / "broker.log").read_text(errors="replace")
+
+    def _answers(self):
+        done = subprocess.run(["kcat", "-b", self.bootstrap, "-L", "-m", "1"], capture_output=True)
+        if done.returncode != 0:
+            time.sleep(0.1)
+        return done.returncode == 0
+
+    def _java(self, *command):
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", self.classpath, *map(str, command)]
+
+    # ---- setting up ------------------------------------------------------------------------------------------
+
+    def _configure(self):
+        plain, sasl, controller = _free_ports(3)
+        self.bootstrap = f"127.0.0.1:{plain}"
+        self.bootstrap_sasl = f"localhost:{sasl}"
+        text = Template((HERE / "broker.properties").read_text()).substitute(
+            plain=plain, sasl=sasl, controller=controller, folder=self.folder, user=self.user,
+            password=self.password)
+        text += "".join(f"{key}={value}\n" for key, value in self.properties.items())
+        path = self.folder / "broker.properties"
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+    def _format(self):
+        command = self._java("kafka.tools.StorageTool", "format", "-t", "cGVuc3RvY2stdGVzdHMtMQ", "-c",
+                             self.folder / "broker.properties")
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            command += ["--add-scram", f"{mechanism}=[name={self.user},password={self.password}]"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"the log folder was not formatted:\n{done.stdout}{done.stderr}")
+
+    def _make_certificates(self):
+        """A CA for this one broker, thrown away with its folder; kcat and librdkafka verify against ca.pem."""
+        def openssl(*command):
+            subprocess.run(["openssl", *map(str, command)], cwd=self.folder, check=True, capture_output=True)
+
+        key = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
+        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Penstock test CA")
+        openssl("req", *key[:3], "-keyout", "broker.key", "-out", "broker.csr", "-subj", "/CN=localhost")
+        (self.folder / "broker.ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        openssl("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "2", "-extfile", "broker.ext", "-out", "broker.crt")
+        (self.folder / "broker.pem").write_text((self.folder / "broker.key").read_text() +
+                                                (self.folder / "broker.crt").read_text() + self.ca.read_text())
+
+    # ---- topics and messages ---------------------------------------------------------------------------------
+
+    def sasl_options(self, mechanism="PLAIN", password=None):
+        """librdkafka's properties for the TLS and SASL listener."""
+        return {"security.protocol": "SASL_SSL", "ssl.ca.location": str(self.ca), "sasl.mechanism": mechanism,
+                "sasl.username": self.user, "sasl.password": self.password if password is None else password}
+
+    def create_topic(self, topic, partitions=1, **settings):
+        """`settings` are the topic's own, with _ for a dot: max_message_bytes=1000."""
+        _Admin(self.bootstrap).create_topic(topic, partitions, {k.replace("_", "."): v for k, v in settings.items()})
+
+    def read_all(self, topic):
+        """Every message in the topic, as (partition, offset, key or None, value), partitions in order."""
+        out = subprocess.run(["kcat", "-b", self.bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q",
+                              "-f", "%p %o %K %S\n%k%s\n"], capture_output=True, check=True).stdout
+        messages, at = [], 0
+        while at < len(out):
+            head = out.index(b"\n", at)
+            partition, offset, key_size, size = map(int, out[at:head].split())
+            middle = head + 1 + max(key_size, 0)
+            end = middle + max(size, 0)
+            messages.append((partition, offset, out[head + 1:middle] if key_size >= 0 else None, out[middle:end]))
+            at = end + 1
+        return sorted(messages, key=lambda message: message[:2])
+
+
+class _Admin:
+    """CreateTopics through librdkafka, which is here anyway: the broker's own tool takes a JVM for each topic."""
+
+    def __init__(self, bootstrap):
+        self.lib = lib = ctypes.CDLL("librdkafka.so.1")
+        for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_NewTopic_new", "rd_kafka_queue_new",
+                     "rd_kafka_queue_poll", "rd_kafka_event_CreateTopics_result",
+                     "rd_kafka_CreateTopics_result_topics"):
+            getattr(lib, name).restype = ctypes.c_void_p
+        for name in ("rd_kafka_event_error_string", "rd_kafka_topic_result_error_string"):
+            getattr(lib, name).restype = ctypes.c_char_p
+        conf = ctypes.c_void_p(lib.rd_kafka_conf_new())
+        lib.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), None, 0)
+        self.client = ctypes.c_void_p(lib.rd_kafka_new(0, conf, None, 0))
+
+    def create_topic(self, topic, partitions, settings):
+        lib = self.lib
+        new = ctypes.c_void_p(lib.rd_kafka_NewTopic_new(topic.encode(), partitions, 1, None, 0))
+        queue = ctypes.c_void_p(lib.rd_kafka_queue_new(self.client))
+        for key, value in settings.items():
+            lib.rd_kafka_NewTopic_set_config(new, key.encode(), str(value).encode())
+        lib.rd_kafka_CreateTopics(self.client, (ctypes.c_void_p * 1)(new), ctypes.c_size_t(1), None, queue)
+        event = ctypes.c_void_p(lib.rd_kafka_queue_poll(queue, 30000))
+        trouble = self._trouble(event) if event else "no answer within 30 s"
+        lib.rd_kafka_event_destroy(event)
+        lib.rd_kafka_NewTopic_destroy(new)
+        lib.rd_kafka_queue_destroy(queue)
+        lib.rd_kafka_destroy(self.client)
+        if trouble:
+            raise RuntimeError(f"topic {topic}: {trouble}")
+
+    def _trouble(self, event):
+        lib, count = self.lib, ctypes.c_size_t()
+        if lib.rd_kafka_event_error(event):
+            return lib.rd_kafka_event_error_string(event).decode()
+        result = ctypes.c_void_p(lib.rd_kafka_event_CreateTopics_result(event))
+        topics = lib.rd_kafka_CreateTopics_result_topics(result, ctypes.byref(count))
+        first = ctypes.cast(topics, ctypes.POINTER(ctypes.c_void_p))[0]
+        if lib.rd_kafka_topic_result_error(ctypes.c_void_p(first)):
+            return lib.rd_kafka_topic_result_error_string(ctypes.c_void_p(first)).decode()
+        return None
