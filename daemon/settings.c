@@ -8,7 +8,7 @@
 
 #include "daemon/log.h"
 #include "daemon/option.h"
-#include "daemon/work.h"
+#include "parsers/builtin.h"
 
 #include <assert.h>
 #include <stdlib.h>
