@@ -207,7 +207,7 @@ static void work_fault(struct work *work, uint64_t position, const char *who, co
     if (work->fault_count++ >= WORK_FAULTS_MAX)
         return;
     fault->position = position;
-    snprintf(fault->why, sizeof(fault->why), "%s%s%s", who, who[0] != '\0' ? ": " : "", why);
+    snprintf(fault->why, sizeof(fault->why), "%.32s%s%.180s", who, who[0] != '\0' ? ": " : "", why);
 }
 
 /* Built-in parsers claim exclusively, so the one that claimed the last record may be asked first. Users' own may claim
