@@ -60,13 +60,9 @@ def make_daemon(stage, far_end, kafka):
     sources = [(f'source {family}', {'type': 'file', 'path': logs / family / '*'}) for family in FAMILIES]
     sources.append(('source other', {'type': 'file', 'path': others / '**' / '*'}))
     sources.append(('source growing', {'type': 'file', 'path': logs / 'growing' / 'PT1H.json'}))
-<<<<<<< HEAD
-    return Penstock(stage / 'penstock', *sources, far_end.sink('sentinel', flush='500ms', spool_after='500ms', retry_min='200ms', retry_max='1s'),
-=======
-    return Penstock(stage / 'penstock', *sources, far_end.sink('sentinel', flush='500ms'),
->>>>>>> 69e9682 (demo: from a fresh clone to a table of what went where)
-                    ('sink siem', {'type': 'kafka', 'brokers': kafka.brokers, 'topic': TOPIC, 'schema': 'ocsf',
-                                   'flush': '500ms'}))
+    sentinel = far_end.sink('sentinel', flush='500ms', spool_after='500ms', retry_min='200ms', retry_max='1s')
+    siem = ('sink siem', {'type': 'kafka', 'brokers': kafka.brokers, 'topic': TOPIC, 'schema': 'ocsf', 'flush': '500ms'})
+    return Penstock(stage / 'penstock', *sources, sentinel, siem)
 
 
 class Progress:
