@@ -14,7 +14,7 @@
  *
  * The writer sets what no parser can know or all would repeat: TimeGenerated (the event's time, or the arrival), EventCount,
  * EventStartTime and EventEndTime, EventSchemaVersion, Dvc (the product: a cloud source has no device), EventUid of
- * alerts, and EventOriginalUid, which holds Penstock's event id, so that a query can drop repeats. An id that the source gave
+ * alerts, mandatory words that the record lacks, and EventOriginalUid, which holds Penstock's event id, so that a query can drop repeats. An id that the source gave
  * the event is kept as EventOriginalUid of AdditionalFields.
  *
  * Flow logs make this the hottest code of the daemon: each field's key stands ready to be copied, set fields are found by
@@ -113,6 +113,32 @@ static int64_t time_or(const struct pen_event *event, enum pen_field field, int6
     return event_has(event, field) ? event->values[field].number : otherwise;
 }
 
+/* Mandatory columns, and what to say where the record did not: a row without them is no row of its schema. */
+static const struct mandatory {
+    uint32_t tables;
+    enum pen_field field;
+    struct pen_span text;
+} mandatory[] = {
+    { TABLE_N, PEN_EVENT_TYPE, { "NetworkSession", 14 } },
+    { TABLE_A, PEN_EVENT_TYPE, { "Other", 5 } },
+    { TABLE_L, PEN_EVENT_TYPE, { "Alert", 5 } },
+    { TABLE_N | TABLE_A, PEN_EVENT_RESULT, { "NA", 2 } },
+    { TABLE_N | TABLE_A | TABLE_L, PEN_EVENT_VENDOR, { "Microsoft", 9 } },
+    { TABLE_N | TABLE_A | TABLE_L, PEN_EVENT_PRODUCT, { "Azure", 5 } },
+    { TABLE_A, PEN_OPERATION, { "Unknown", 7 } },
+    { TABLE_A, PEN_OBJECT, { "Unknown", 7 } },
+};
+
+static void write_mandatory(struct buf *out, const struct pen_event *event)
+{
+    for (size_t i = 0; i < sizeof(mandatory) / sizeof(*mandatory); i++) {
+        if (event_has(event, mandatory[i].field) || (mandatory[i].tables & 1u << event->kind) == 0)
+            continue;
+        write_key(out, mandatory[i].field);
+        write_plain(out, mandatory[i].text);
+    }
+}
+
 /* Columns that ASIM wants of every event and the parser has left to us. */
 static void write_common(struct buf *out, const struct pen_event *event, int64_t time)
 {
@@ -133,10 +159,11 @@ static void write_common(struct buf *out, const struct pen_event *event, int64_t
         write_key(out, PEN_EVENT_END_TIME);
         write_ticks(out, start);
     }
-    if (event->kind == PEN_NETWORK && !event_has(event, PEN_DVC) && event_has(event, PEN_EVENT_PRODUCT)) {
+    if (event->kind == PEN_NETWORK && !event_has(event, PEN_DVC)) {
         write_key(out, PEN_DVC);
-        value_write(out, FIELD_TEXT, &event->values[PEN_EVENT_PRODUCT]);
+        value_text(out, event_has(event, PEN_EVENT_PRODUCT) ? event->values[PEN_EVENT_PRODUCT].text : PEN_SPAN("Azure"));
     }
+    write_mandatory(out, event);
     buf_add(out, versions[event->kind], strlen(versions[event->kind]));
 }
 

@@ -533,10 +533,20 @@ static bool compute_observables(struct buf *out, const struct pen_event *event, 
     return true;
 }
 
+/* The part that is unknown, which may be one tuple of a large record, as text; the record itself where that is all of it. */
 static bool compute_raw_data(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
 {
-    (void)event;
-    return meta->record != NULL && compute_text(out, meta->record->raw);
+    const struct pen_json *raw = &event->values[PEN_RAW].json, *root = meta->record->json;
+    struct buf text = { 0 };
+
+    if (event_has(event, PEN_RAW_TEXT))
+        return compute_text(out, event->values[PEN_RAW_TEXT].text);
+    if (!event_has(event, PEN_RAW) || (root != NULL && raw->tree == root->tree && raw->at == root->at))
+        return compute_text(out, meta->record->raw);
+    json_write(raw, &text);
+    value_text(out, (struct pen_span){ text.data, text.size });
+    buf_free(&text);
+    return true;
 }
 
 /* `uses` are the fields it has written in full. A text instead of a function stands as it is. */

@@ -61,7 +61,7 @@ _TYPES = {
     'real': lambda v: _is_int(v) or isinstance(v, float),
     'bool': lambda v: isinstance(v, bool),
     'datetime': lambda v: isinstance(v, str) and _DATETIME.fullmatch(v) is not None,
-    'dynamic': lambda v: not isinstance(v, str),        # text would not be searchable by key
+    'dynamic': lambda v: not (isinstance(v, str) and v[:1] in ('{', '[')),      # JSON as text cannot be searched by key
 }
 
 # IANA's keywords, as the tester compares them: with case.
@@ -164,7 +164,9 @@ class Asim:
         columns = self.columns[schema] if schema else self.UNKNOWN
         for name in getattr(row, 'repeats', ()):
             findings.error(f'{name} is there twice')
-        additional = row.get('AdditionalFields')
+        additional = row.get('AdditionalFields', {})
+        if not isinstance(additional, dict):
+            findings.error('AdditionalFields is no object')
         for name in getattr(additional, 'repeats', ()):
             findings.error(f'AdditionalFields.{name} is there twice')
         for name, value in row.items():

@@ -78,7 +78,7 @@ ASIM_FAULTS = [
     (FLOW_ROW, 'EventCount', '1'), (FLOW_ROW, 'EventCount', True), (FLOW_ROW, 'EventCount', 2**31),
     (FLOW_ROW, 'SrcBytes', 1.5), (FLOW_ROW, 'TcpFlagsSyn', 1), (FLOW_ROW, 'SrcGeoLatitude', '1'),
     (FLOW_ROW, 'EventStartTime', '2026-07-22 12:00:00'), (FLOW_ROW, 'EventStartTime', 1784721600000),
-    (FLOW_ROW, 'AdditionalFields', '{"FlowState":"C"}'), (FLOW_ROW, 'EventResult', GONE), (FLOW_ROW, 'Dvc', GONE),
+    (FLOW_ROW, 'AdditionalFields', '{"FlowState":"C"}'), (FLOW_ROW, 'AdditionalFields', 'C'), (FLOW_ROW, 'EventResult', GONE), (FLOW_ROW, 'Dvc', GONE),
     (FLOW_ROW, 'EventType', 'Floww'), (FLOW_ROW, 'DvcIdType', GONE), (FLOW_ROW, 'DstMacAddr', '000D3AF87856'),
     (FLOW_ROW, 'SrcIpAddr', '192.0.2.256'), (FLOW_ROW, 'NetworkProtocol', 'tcp'), (FLOW_ROW, 'TimeGenerated', GONE),
     (FLOW_ROW, 'EventOriginalUid', GONE), (FLOW_ROW, 'EventSchemaVersion', '0.2.8'), (FLOW_ROW, 'SrcHostname', 'a b'),

@@ -503,14 +503,38 @@ static void test_ocsf_unknown_keeps_the_record(void **state)
     struct pen_event *event = pen_out_event(test->out, PEN_UNKNOWN);
     struct pen_json root;
 
-    pen_set_text(event, PEN_RAW_TEXT, PEN_SPAN("whatever"));
     pen_set_text(event, PEN_TROUBLE, PEN_SPAN("not JSON"));
     root = written(test, &ocsf_schema, event);
     assert_int(&root, "class_uid", 0);
     assert_int(&root, "type_uid", 0);
     assert_text(&root, "raw_data", "{\"a\":\n 1}");
     assert_text(&root, "unmapped.Trouble", "not JSON");
+    pen_set_text(event, PEN_RAW_TEXT, PEN_SPAN("one tuple"));
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "raw_data", "one tuple");             /* not the thousand beside it */
     assert_missing(&root, "unmapped.RawText");
+}
+
+static void test_asim_mandatory_words(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+    struct pen_json root = written(test, &asim_schema, event);
+
+    assert_text(&root, "EventType", "Other");
+    assert_text(&root, "EventResult", "NA");
+    assert_text(&root, "Operation", "Unknown");
+    assert_text(&root, "Object", "Unknown");
+    event = pen_out_event(test->out, PEN_NETWORK);
+    root = written(test, &asim_schema, event);
+    assert_text(&root, "EventType", "NetworkSession");
+    assert_text(&root, "Dvc", "Azure");
+    assert_missing(&root, "Operation");
+    event = pen_out_event(test->out, PEN_ALERT);
+    root = written(test, &asim_schema, event);
+    assert_text(&root, "EventType", "Alert");
+    assert_text(&root, "EventUid", "0123456789abcdef0123456789abcdef-7");
+    assert_missing(&root, "EventResult");
 }
 
 static void test_raw_is_one_line(void **state)
@@ -585,6 +609,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_asim_types_and_fallbacks),
         TEST(test_asim_what_is_set_stays),
+        TEST(test_asim_mandatory_words),
         TEST(test_asim_other_tables_columns_are_additional),
         TEST(test_asim_unknown_has_its_own_columns_only),
         TEST(test_repeated_extras_are_numbered),
