@@ -221,6 +221,7 @@ static void asim_write(const struct pen_event *event, const struct event_meta *m
         value_text(out, meta->source);
     }
     write_ids(out, event, meta);
+    value_drop_twins(event, rest);
     write_additional(out, event, rest);
     buf_char(out, '}');
 }

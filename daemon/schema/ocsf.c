@@ -922,6 +922,7 @@ static void ocsf_write(const struct pen_event *event, const struct event_meta *m
         }
     }
     close_down_to(&writer, 0);
+    value_drop_twins(event, writer.rest);
     start = out->size;
     BUF_LITERAL(out, ",\"unmapped\":{");
     if (value_write_rest(out, event, writer.rest))

@@ -85,6 +85,38 @@ void value_write(struct buf *out, enum field_type type, const union value *value
     }
 }
 
+/* ---- Twins ---- */
+
+static const struct { enum pen_field a, b; } twins[] = {
+    { PEN_RESOURCE_ID, PEN_DVC_ID }, { PEN_RESOURCE_ID, PEN_OBJECT_ID }, { PEN_FLOW_LOG_ID, PEN_DVC_ID },
+    { PEN_SUBSCRIPTION_ID, PEN_DVC_SUBSCRIPTION_ID }, { PEN_SUBSCRIPTION_ID, PEN_DVC_SCOPE_ID },
+    { PEN_COMPROMISED_ENTITY, PEN_DVC_HOSTNAME }, { PEN_RESOURCE_TYPE, PEN_ORIGINAL_OBJECT_TYPE },
+    { PEN_RESOURCE_PROVIDER, PEN_TARGET_APP_NAME }, { PEN_ACTOR_TYPE, PEN_ACTOR_ORIGINAL_USER_TYPE },
+    { PEN_RESULT_DESCRIPTION, PEN_EVENT_MESSAGE }, { PEN_RESULT_SIGNATURE, PEN_EVENT_RESULT_DETAILS },
+    { PEN_RESULT_SIGNATURE, PEN_EVENT_ORIGINAL_RESULT_DETAILS }, { PEN_ALERT_ID, PEN_EVENT_UID },
+    { PEN_EVENT_ORIGINAL_SEVERITY, PEN_EVENT_SEVERITY }, { PEN_ALERT_STATUS, PEN_ALERT_ORIGINAL_STATUS },
+};
+
+static bool rest_has(const uint64_t rest[FIELD_WORDS], enum pen_field field)
+{
+    return rest[field / 64] >> (field % 64) & 1;
+}
+
+void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS])
+{
+    for (size_t i = 0; i < sizeof(twins) / sizeof(*twins); i++) {
+        enum pen_field a = twins[i].a, b = twins[i].b, gone;
+
+        if (!event_has(event, a) || !event_has(event, b) || rest_has(rest, a) == rest_has(rest, b))
+            continue;
+        if (event->values[a].text.size != event->values[b].text.size ||
+            memcmp(event->values[a].text.data, event->values[b].text.data, event->values[a].text.size) != 0)
+            continue;
+        gone = rest_has(rest, a) ? a : b;
+        rest[gone / 64] &= ~(UINT64_C(1) << gone % 64);
+    }
+}
+
 /* ---- The rest ---- */
 
 #define FEW 32

@@ -11,6 +11,10 @@ void value_text(struct buf *out, struct pen_span text);
 /* Any value of that type as JSON: numbers as numbers, times as ISO text, JSON as itself. */
 void value_write(struct buf *out, enum field_type type, const union value *value);
 
+/* Takes out of `rest` what a field outside it says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
+ * for by the byte and tells nothing. Only fields that are near in meaning are compared. */
+void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS]);
+
 /* `"Name":value` pairs parted by commas, without braces: the fields in `rest` under their column names, then the event's
  * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. */
 bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS]);

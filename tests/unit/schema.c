@@ -567,7 +567,9 @@ static void test_every_field_in_every_kind(void **state)
         event = pen_out_event(test->out, (enum pen_kind)kind);
         for (enum pen_field field = 0; field < PEN_FIELDS; field++) {
             switch (fields[field].type) {
-            case FIELD_TEXT: pen_set_text(event, field, PEN_SPAN("text")); break;
+            case FIELD_TEXT:
+                pen_set_text(event, field, (struct pen_span){ fields[field].name, fields[field].name_size });
+                break;
             case FIELD_INT:
             case FIELD_LONG: pen_set_int(event, field, 7); break;
             case FIELD_REAL: pen_set_real(event, field, 0.5); break;
@@ -592,6 +594,28 @@ static void test_every_field_in_every_kind(void **state)
                 fail_msg("%s is lost", fields[field].name);
         }
     }
+}
+
+/* What a column says already is not paid for again; what only looks alike stays. */
+static void test_twins_are_said_once(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = flow(test);
+    struct pen_json root;
+
+    pen_set_text(event, PEN_DVC_ID, PEN_SPAN("/subscriptions/x"));
+    pen_set_text(event, PEN_RESOURCE_ID, PEN_SPAN("/subscriptions/x"));
+    root = written(test, &asim_schema, event);
+    assert_text(&root, "DvcId", "/subscriptions/x");
+    assert_missing(&root, "AdditionalFields.ResourceId");
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "network_observation_point.uid", "/subscriptions/x");
+    assert_missing(&root, "unmapped.DvcId");
+    pen_set_text(event, PEN_RESOURCE_ID, PEN_SPAN("/subscriptions/X"));
+    root = written(test, &asim_schema, event);
+    assert_text(&root, "AdditionalFields.ResourceId", "/subscriptions/X");
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "unmapped.DvcId", "/subscriptions/x");
 }
 
 static void test_schema_find(void **state)
@@ -625,6 +649,7 @@ int main(void)
         TEST(test_ocsf_unknown_keeps_the_record),
         TEST(test_raw_is_one_line),
         TEST(test_every_field_in_every_kind),
+        TEST(test_twins_are_said_once),
         TEST(test_schema_find),
     };
 
