@@ -5,6 +5,7 @@
  * mount will bring, a secret that only the service may read.
  */
 #include "daemon/commands.h"
+#include "daemon/glob.h"
 #include "daemon/settings.h"
 #include "daemon/work.h"
 
@@ -74,6 +75,18 @@ static void secrets_warn(struct pen_conf *section, const struct pen_option *rows
     }
 }
 
+/* The patterns of a file source, as it will read them itself; of any other, none. */
+static struct pen_list patterns_read(const struct source_settings *source)
+{
+    static const struct pen_option rows[] = { { "path", PEN_LIST, 0, .help = "" }, { 0 } };
+    struct pen_error err = { 0 };
+    struct pen_list patterns = { 0 };
+
+    if (source->type == &file_source)
+        (void)pen_conf_fill(source->section, rows, &patterns, &err);
+    return patterns;
+}
+
 /* The folder that a pattern starts in: all before the first name with a wildcard. */
 static char *pattern_folder(const char *pattern)
 {
@@ -100,18 +113,12 @@ static void pattern_warn(struct pen_conf *section, const char *pattern)
     free(folder);
 }
 
-static void paths_warn(const struct source_settings *source)
+static void patterns_warn(const struct source_settings *source)
 {
-    const char *value = conf_value(source->section, "path");
-    char *list = strdup(value != NULL ? value : ""), *rest = NULL, *item;
+    struct pen_list patterns = patterns_read(source);
 
-    for (item = strtok_r(list, ", \t", &rest); item != NULL; item = strtok_r(NULL, ", \t", &rest)) {
-        if (*item == '/')
-            pattern_warn(source->section, item);
-        else
-            warn(source->section, "path", "%s is no absolute path", item);
-    }
-    free(list);
+    for (size_t i = 0; i < patterns.count; i++)
+        pattern_warn(source->section, patterns.items[i]);
 }
 
 static uint64_t spools_max(const struct settings *settings)
@@ -150,30 +157,52 @@ static void settings_warn(const struct settings *settings)
     state_dir_warn(settings);
     for (i = 0; i < settings->source_count; i++) {
         secrets_warn(settings->sources[i].section, settings->sources[i].type->options);
-        if (settings->sources[i].type == &file_source)
-            paths_warn(&settings->sources[i]);
+        patterns_warn(&settings->sources[i]);
     }
     for (i = 0; i < settings->sink_count; i++)
         secrets_warn(settings->sinks[i].section, settings->sinks[i].type->options);
 }
 
-/* Whether every parser opens: with a plugin folder only that can tell. */
-static unsigned parsers_prove(const struct settings *settings)
+/* ---- What rows alone cannot tell ---- */
+
+/* With a plugin folder, only opening the parsers shows whether a name is one. */
+static int parser_prove(const struct settings *settings, const struct source_settings *source, struct pen_error *err)
+{
+    struct work_plan plan = { 0 };
+    int r = work_plan_open(&plan, source->parser, settings->daemon.plugin_dir, err);
+
+    if (r == 0)
+        work_plan_close(&plan);
+    return r;
+}
+
+static int patterns_prove(const struct source_settings *source, struct pen_error *err)
+{
+    struct pen_list patterns = patterns_read(source);
+    struct glob *glob = NULL;
+    int r = patterns.count > 0 ? glob_new(&glob, &patterns, err) : 0;
+
+    glob_free(glob);
+    return r;
+}
+
+/* The number of mistakes, each reported. */
+static unsigned settings_prove(const struct settings *settings)
 {
     const struct source_settings *source;
     struct pen_error err = { 0 };
     unsigned mistakes = 0;
 
     for (unsigned i = 0; i < settings->source_count; i++) {
-        struct work_plan plan = { 0 };
-
         source = &settings->sources[i];
-        if (work_plan_open(&plan, source->parser, settings->daemon.plugin_dir, &err) == 0) {
-            work_plan_close(&plan);
-            continue;
+        if (parser_prove(settings, source, &err) < 0) {
+            on_mistake(NULL, conf_section_file(source->section), conf_value_line(source->section, "parser"), err.text);
+            mistakes++;
         }
-        on_mistake(NULL, conf_section_file(source->section), conf_value_line(source->section, "parser"), err.text);
-        mistakes++;
+        if (patterns_prove(source, &err) < 0) {
+            on_mistake(NULL, conf_section_file(source->section), conf_value_line(source->section, "path"), err.text);
+            mistakes++;
+        }
     }
     return mistakes;
 }
@@ -222,8 +251,10 @@ static int check(const char *path)
         fprintf(stderr, "penstock check: %s\n", err.text);
         return 2;
     }
-    mistakes = parsers_prove(settings);
-    if (mistakes == 0) {
+    mistakes = settings_prove(settings);
+    if (mistakes > 0) {
+        fprintf(stderr, "penstock check: %u mistake%s in %s\n", mistakes, mistakes == 1 ? "" : "s", path);
+    } else {
         settings_warn(settings);
         settings_print(settings);
         sums_print(settings);

@@ -112,11 +112,15 @@ static bool name_valid(const char *name, size_t size)
     return true;
 }
 
-/* No control characters: they have no business in a configuration, and the value will be shown on a terminal. */
+/* No control characters: they have no business in a configuration, and the value will be shown on a terminal, which heeds
+ * those of C1 (U+0080 to U+009F, in UTF-8 behind a C2) too. */
 static bool text_printable(const char *text, size_t size)
 {
-    for (size_t i = 0; i < size; i++) {
-        if (((unsigned char)text[i] < ' ' && text[i] != '\t') || text[i] == 0x7f)
+    unsigned char c, before = 0;
+
+    for (size_t i = 0; i < size; i++, before = c) {
+        c = (unsigned char)text[i];
+        if ((c < ' ' && c != '\t') || c == 0x7f || (before == 0xc2 && c < 0xa0))
             return false;
     }
     return true;

@@ -15,7 +15,7 @@ static int command_help(int argc, char **argv);
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-    bool holds_secrets;              /* it also talks to far ends */
+    bool far_end;                    /* it talks to far ends, and holds their secrets */
     const char *help;
 } commands[] = {
     { "run", command_run, true, "run the daemon in the foreground" },
@@ -71,11 +71,13 @@ static int command_unknown(const char *name)
     return 2;
 }
 
-/* No core dump and no debugger of the same user may find a token: /proc/self belongs to root from here on. */
+/* No core dump and no debugger of the same user may find a token: /proc/self belongs to root from here on. A far end that
+ * hangs up is an answer (EPIPE), not our death. */
 static int process_harden(void)
 {
     const struct rlimit none = { 0, 0 };
 
+    (void)signal(SIGPIPE, SIG_IGN);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0) {
         perror("penstock: cannot forbid core dumps");
         return 1;
@@ -93,6 +95,15 @@ static int libraries_init(void)
     return 0;
 }
 
+/* Output that did not arrive is a failure, though its command may not have looked. */
+static int output_finish(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    perror("penstock: cannot write the output");
+    return status == 0 ? 1 : status;
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
@@ -102,18 +113,16 @@ int main(int argc, char **argv)
         return 2;
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
-        return command_version(1, argv + 1);
+        return output_finish(command_version(1, argv + 1));
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
-        return command_help(1, argv + 1);
+        return output_finish(command_help(1, argv + 1));
     command = command_find(argv[1]);
     if (command == NULL)
         return command_unknown(argv[1]);
 
-    /* A far end that hangs up is an answer (EPIPE), not our death. */
-    (void)signal(SIGPIPE, SIG_IGN);
     /* State files are for the owner and the group at most; a stricter mask, as the unit's, stays. */
     (void)umask(umask(077) | 027);
-    if (command->holds_secrets && (process_harden() != 0 || libraries_init() != 0))
+    if (command->far_end && (process_harden() != 0 || libraries_init() != 0))
         return 1;
-    return command->run(argc - 1, argv + 1);
+    return output_finish(command->run(argc - 1, argv + 1));
 }

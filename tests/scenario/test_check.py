@@ -83,6 +83,25 @@ def test_warnings_name_what_stands_in_the_way(example, tmp_path):
         assert any(part in warning for warning in warnings), (part, warnings)
 
 
+@needs_rows
+def test_patterns_are_proved_as_the_source_reads_them(tmp_path):
+    (tmp_path / 'a b').mkdir()
+    file = tmp_path / 'paths.conf'
+    file.write_text(f'[daemon]\nstate_dir = {tmp_path}\n[source a]\ntype = file\npath = {tmp_path}/a b/**/x.json, rel/x.json\n'
+                    '[sink k]\ntype = kafka\nbrokers = localhost:9\ntopic = t\nspool_max = 1M\n')
+    checked = penstock('check', '-c', file)
+    assert (checked.returncode, checked.stdout) == (2, '')
+    assert checked.stderr.startswith(f'{file}:5: ') and 'rel/x.json' in checked.stderr
+    file.write_text(file.read_text().replace(', rel/x.json', ''))
+    checked = penstock('check', '-c', file)
+    assert (checked.returncode, checked.stderr) == (0, '')
+
+
+def test_output_that_does_not_arrive_is_a_failure():
+    with open('/dev/full', 'w') as full:
+        assert subprocess.run([binary(), 'version'], stdout=full, stderr=subprocess.DEVNULL, check=False).returncode == 1
+
+
 def test_every_mistake_has_its_line(tmp_path):
     file = tmp_path / 'bad.conf'
     file.write_text('[daemon]\nmemroy = 64M\nlog_level = warn\nnonsense\n\n[sorce a]\ntype = file\n[sink s]\ntype = sentinal\n')

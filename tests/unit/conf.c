@@ -141,6 +141,8 @@ static void test_lines(void **state)
         { "[daemon]\nk = 1\n[sink a]\nk = 1\nk = 2\n", "5: \"k\" is set already, on line 4\n" },
         { "[daemon]\n[daemon]\n", "2: [daemon] is there already, on line 1\n" },
         { "[daemon]\nk = \x1b[31m\n", "2: the line holds control characters\n" },
+        { "[daemon]\nk = \xc2\x9b" "31m\n", "2: the line holds control characters\n" },
+        { "[daemon]\nk = \xc2\xa0\xc3\x9f\n", "" },
         { "[daemon]\nk = a\rb\n", "2: the line holds control characters\n" },
         { "[daemon]\n  continued = no\n  multi\n", "3: expected a [section], a comment or \"key = value\"\n" },
     };
