@@ -223,16 +223,17 @@ static struct pen_conf *section_begin(struct conf *conf, unsigned line, const ch
         ;
     if (kind == KINDS) {
         near = option_nearest(word, kind_names, KINDS);
-        conf_wrong(conf, line, "expected [daemon], [source NAME] or [sink NAME]%s%s%s", near != NULL ? "; did you mean \"" : "",
-                   near != NULL ? near : "", near != NULL ? "\"?" : "");
+        conf_wrong(conf, line, "expected [daemon], [source NAME] or [sink NAME]%s%s%s",
+                   near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
         return NULL;
     }
-    if (kind == CONF_DAEMON ? size != 0 : !name_valid(name, size)) {
-        if (kind == CONF_DAEMON)
-            conf_wrong(conf, line, "expected [daemon], which has no name");
-        else
-            conf_wrong(conf, line, "expected [%s NAME], its name made of letters, digits, '.', '_' and '-', at most %d",
-                       kind_names[kind], NAME_MAX_BYTES);
+    if (kind == CONF_DAEMON && size > 0) {
+        conf_wrong(conf, line, "expected [daemon], which has no name");
+        return NULL;
+    }
+    if (kind != CONF_DAEMON && !name_valid(name, size)) {
+        conf_wrong(conf, line, "expected [%s NAME], its name made of letters, digits, '.', '_' and '-', at most %d",
+                   kind_names[kind], NAME_MAX_BYTES);
         return NULL;
     }
     section = section_find(conf, (enum conf_kind)kind, name, size);
@@ -726,7 +727,9 @@ const char *conf_nearest(const char *word, const char *const *names)
 /* A property that we pass through may be a secret that was written in the wrong place. */
 static bool key_secret(const char *key)
 {
-    static const char *const marks[] = { "password", "secret", "token", "credential", "key.pem", "sasl.oauthbearer.config" };
+    static const char *const marks[] = {
+        "password", "secret", "token", "credential", "key.pem", "sasl.oauthbearer.config",
+    };
 
     for (size_t i = 0; i < sizeof(marks) / sizeof(*marks); i++) {
         if (strcasestr(key, marks[i]) != NULL)

@@ -1,9 +1,10 @@
 /*
  * log.c - one line, one write.
  *
- * A line is built in a buffer of fixed size and leaves in a single write(2), so that lines of several threads never mix and
- * logging takes no memory. Where it does not fit it is cut, and shows where; the message always finds room. Values come from outside (paths, names of
- * streams, words of the far end): what could steer a terminal or fake a second line is escaped.
+ * A line is built in a buffer of fixed size and leaves in a single write(2), so that lines of several threads never mix
+ * and logging takes no memory. Where it does not fit it is cut, and shows where; the message always finds room. Values
+ * come from outside (paths, names of streams, words of the far end): what could steer a terminal or fake a second line is
+ * escaped.
  */
 #include "daemon/log.h"
 
@@ -147,7 +148,7 @@ static void line_time(struct line *line)
     line_text(line, text);
 }
 
-/* systemd sets JOURNAL_STREAM to stderr's device and inode; a child whose stderr went elsewhere still inherits the words. */
+/* systemd sets JOURNAL_STREAM to stderr's device and inode; a child whose stderr went elsewhere inherits the words too. */
 static bool stderr_is_journal(void)
 {
     const char *words = getenv("JOURNAL_STREAM");

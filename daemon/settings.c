@@ -37,7 +37,8 @@ const struct pen_option daemon_options[] = {
     { "workers", PEN_INT, AT(workers), .fallback = "0", .min = 0, .max = 256,
       .help = "Threads that parse and write messages; 0 is one per processor." },
     { "record_max", PEN_BYTES, AT(record_max), .fallback = "4M", .min = 64 * K, .max = 64 * M,
-      .help = "Largest record that is parsed; of a larger one the beginning travels as unknown. At most a quarter of memory." },
+      .help = "Largest record that is parsed; of a larger one the beginning travels as unknown. At most a quarter of "
+              "memory." },
     { "plugin_dir", PEN_PATH, AT(plugin_dir),
       .help = "Folder of further parsers, one shared object each; it must belong to root." },
     { "log_level", PEN_CHOICE, AT(log_level), .fallback = "info", .choices = log_levels,
@@ -65,7 +66,8 @@ const struct pen_option sink_options[] = {
     { "schema", PEN_TEXT, AT(schema), .help = "How events are written; without it the first one that the type takes." },
     { "sources", PEN_LIST, AT(sources), .help = "Names of the sources whose events go here; empty is all." },
     { "events", PEN_LIST, AT(events),
-      .help = "Kinds of events that go here, of network, audit, alert, unknown; empty is all. Others are dropped and counted." },
+      .help = "Kinds of events that go here, of network, audit, alert, unknown; empty is all. Others are dropped and "
+              "counted." },
     { "flush", PEN_MS, AT(flush_ms), .fallback = "2s", .min = 10, .max = HOUR,
       .help = "A batch is sealed when its oldest message is this old." },
     { "spool", PEN_CHOICE, AT(spool), .fallback = "when-needed", .choices = spool_uses,

@@ -33,7 +33,8 @@ static const struct pen_option fake_options[] = {
     { "text", PEN_TEXT, offsetof(struct fake, text), .fallback = "plain", .help = "A text." },
     { "on", PEN_BOOL, offsetof(struct fake, on), .fallback = "yes", .help = "A switch." },
     { "number", PEN_INT, offsetof(struct fake, number), .fallback = "7", .min = -5, .max = 10, .help = "A number." },
-    { "size", PEN_BYTES, offsetof(struct fake, size), .fallback = "64M", .min = 1024, .max = INT64_C(1) << 40, .help = "A size." },
+    { "size", PEN_BYTES, offsetof(struct fake, size), .fallback = "64M", .min = 1024, .max = INT64_C(1) << 40,
+      .help = "A size." },
     { "time", PEN_MS, offsetof(struct fake, time_ms), .fallback = "30s", .min = 10, .max = 3600000, .help = "A time." },
     { "color", PEN_CHOICE, offsetof(struct fake, color), .fallback = "green", .choices = colors, .help = "A color." },
     { "list", PEN_LIST, offsetof(struct fake, list), .fallback = "a, b", .help = "A list." },
@@ -203,7 +204,8 @@ static void test_long_names(void **state)
     assert_int_equal(strlen(name), 64);
     (void)snprintf(text, sizeof(text), "[source %s]\n%s = v\n[source %sx]\n", name, name, name);
     conf = read_text(text);
-    assert_string_equal(mistakes, "3: expected [source NAME], its name made of letters, digits, '.', '_' and '-', at most 64\n");
+    assert_string_equal(mistakes,
+                        "3: expected [source NAME], its name made of letters, digits, '.', '_' and '-', at most 64\n");
     assert_string_equal(pen_conf_name(conf_section(conf, CONF_SOURCE, 0)), name);
     assert_string_equal(conf_value(conf_section(conf, CONF_SOURCE, 0), name), "v");
     assert_null(conf_section(conf, CONF_SOURCE, 1));
@@ -359,7 +361,8 @@ static void test_bad_values(void **state)
         { "number = 11", "3: \"number\": expected a whole number from -5 to 10, found \"11\"\n" },
         { "number = -6", "3: \"number\": expected a whole number from -5 to 10, found \"-6\"\n" },
         { "number = 0x1", "3: \"number\": expected a whole number from -5 to 10, found \"0x1\"\n" },
-        { "number = 99999999999999999999", "3: \"number\": expected a whole number from -5 to 10, found \"99999999999999999999\"\n" },
+        { "number = 99999999999999999999",
+          "3: \"number\": expected a whole number from -5 to 10, found \"99999999999999999999\"\n" },
         { "number = -", "3: \"number\": expected a whole number from -5 to 10, found \"-\"\n" },
         { "size = 1023", "3: \"size\": expected a size from 1K to 1T, such as 64M, found \"1023\"\n" },
         { "size = 64MB", "3: \"size\": expected a size from 1K to 1T, such as 64M, found \"64MB\"\n" },
@@ -413,6 +416,38 @@ static void test_bad_urls(void **state)
         conf = read_text(text);
         assert_int_equal(fill(conf, &fake), 1);
         assert_non_null(strstr(mistakes, "2: \"endpoint\": expected an http or https address"));
+        conf_free(conf);
+    }
+}
+
+/* Rows without a range still end where their type does. */
+static void test_values_past_their_type(void **state)
+{
+    static const struct pen_option rows[] = {
+        { "time", PEN_MS, offsetof(struct fake, time_ms), .help = "A time." },
+        { "size", PEN_BYTES, offsetof(struct fake, size), .help = "A size." },
+        { "number", PEN_INT, offsetof(struct fake, number), .help = "A number." },
+        { 0 }
+    };
+    static const struct {
+        const char *line;
+        int r;
+    } cases[] = {
+        { "time = 4294967295", 0 }, { "time = 4294967296", UV_EINVAL }, { "time = 60d", UV_EINVAL },
+        { "size = 8388607T", 0 }, { "size = 8388608T", UV_EINVAL },
+        { "number = -9223372036854775807", 0 }, { "number = 9223372036854775808", UV_EINVAL },
+    };
+    char text[128];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct pen_error err = { 0 };
+        struct conf *conf;
+        struct fake fake;
+
+        (void)snprintf(text, sizeof(text), "[sink s]\n%s\n", cases[i].line);
+        conf = read_text(text);
+        assert_int_equal(pen_conf_fill(conf_section(conf, CONF_SINK, 0), rows, &fake, &err), cases[i].r);
         conf_free(conf);
     }
 }
@@ -493,16 +528,19 @@ static void test_settings_mistakes(void **state)
               "0: expected at least one [sink NAME]: there is nowhere to deliver\n" },
         { "[daemon]\n" SOURCE, "1: expected at least one [sink NAME]: there is nowhere to deliver\n" },
         { "[source a]\n" SINK, "1: this source needs a \"type\"\n" },
-        { "[source a]\ntype = fiel\nfoo = 1\n" SINK, "2: \"type\": expected a known type, found \"fiel\"; did you mean \"file\"?\n" },
+        { "[source a]\ntype = fiel\nfoo = 1\n" SINK,
+          "2: \"type\": expected a known type, found \"fiel\"; did you mean \"file\"?\n" },
         { "[source a]\ntype = http\n" SINK, "2: \"type\": expected a known type (file), found \"http\"\n" },
         { SOURCE "[sink s]\ntype = sentinel\n", "3: [sink s] needs \"endpoint\": Where to post.\n" },
         { SOURCE SINK "sources = a, bb\n", "6: \"sources\": expected names of sources (a), found \"bb\"\n" },
-        { SOURCE SINK "events = alerts\n", "6: \"events\": expected kinds of events, found \"alerts\"; did you mean \"alert\"?\n" },
+        { SOURCE SINK "events = alerts\n",
+          "6: \"events\": expected kinds of events, found \"alerts\"; did you mean \"alert\"?\n" },
         { SOURCE SINK "schema = ocsf\n", "6: \"schema\": expected a schema of this sink (asim, raw), found \"ocsf\"\n" },
         { SOURCE SINK "retry_min = 2m\n", "6: \"retry_min\": expected no more than \"retry_max\"\n" },
         { SOURCE "parser = nsg-flows\n" SINK,
           "3: \"parser\": expected a parser, found \"nsg-flows\"; did you mean \"nsg-flow\"?\n" },
-        { "[daemon]\nmemory = 8M\n" SOURCE SINK, "2: \"memory\": expected a size from 16M to 1T, such as 64M, found \"8M\"\n" },
+        { "[daemon]\nmemory = 8M\n" SOURCE SINK,
+          "2: \"memory\": expected a size from 16M to 1T, such as 64M, found \"8M\"\n" },
         { "[daemon]\nmemory = 32M\nrecord_max = 9M\n" SOURCE SINK,
           "3: \"record_max\": expected at most a quarter of \"memory\", which is 32M\n" },
         { SOURCE SINK "flush_ms = 2s\nsources = x\n", "6: unknown key \"flush_ms\" in [sink s]; did you mean \"flush\"?\n"
@@ -603,8 +641,16 @@ static void test_secret_open_to_all(void **state)
     assert_int_equal(rename(path, inside), 0);
     assert_int_equal(pen_secret_read(&data, &size, inside, &err), 0);
     pen_secret_wipe(data, size);
-    assert_int_equal(rename(inside, path), 0);
+    /* "/run/cred" is not the folder of "/run/credentials/x". */
+    dir[strlen(dir) - 1] = '\0';
+    setenv("CREDENTIALS_DIRECTORY", dir, 1);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(pen_secret_read(&data, &size, inside, &err), UV_EPERM);
     rmdir(dir);
+
+    assert_int_equal(rename(inside, path), 0);
+    *strrchr(inside, '/') = '\0';
+    rmdir(inside);
     unsetenv("CREDENTIALS_DIRECTORY");
 }
 
@@ -615,8 +661,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_lines), TEST(test_nul), TEST(test_long_lines), TEST(test_long_names), TEST(test_unreadable),
         TEST(test_noise), TEST(test_environment), TEST(test_values), TEST(test_fallbacks), TEST(test_bad_values),
-        TEST(test_bad_urls), TEST(test_plugin_fill), TEST(test_print), TEST(test_settings),
-        TEST(test_settings_mistakes), TEST(test_settings_too_many), TEST(test_secrets), TEST(test_secret_open_to_all),
+        TEST(test_bad_urls), TEST(test_values_past_their_type), TEST(test_plugin_fill), TEST(test_print),
+        TEST(test_settings), TEST(test_settings_mistakes), TEST(test_settings_too_many), TEST(test_secrets), TEST(test_secret_open_to_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,7 +88,8 @@ static void test_hostile_values(void **state)
         { "\xe2\x80\xaetxt", "\"\\xe2\\x80\\xaetxt\"" },              /* right-to-left override */
         { "\xe2\x80\xa8", "\"\\xe2\\x80\\xa8\"" },                    /* line separator */
         { "\xff\xc3", "\"\\xff\\xc3\"" },
-        { "\xc0\x8a\xe0\x80\x8a\xed\xa0\x80\xf4\x90\x80\x80", "\"\\xc0\\x8a\\xe0\\x80\\x8a\\xed\\xa0\\x80\\xf4\\x90\\x80\\x80\"" },
+        { "\xc0\x8a\xe0\x80\x8a\xed\xa0\x80\xf4\x90\x80\x80",
+          "\"\\xc0\\x8a\\xe0\\x80\\x8a\\xed\\xa0\\x80\\xf4\\x90\\x80\\x80\"" },
     };
     char expected[256];
 
@@ -126,6 +127,7 @@ static void test_long_values(void **state)
         assert_int_equal(strstr(line, "second=\"x y\"") == NULL, strstr(line, "…") != NULL);
     }
     memset(value, '\xff', sizeof(value) - 1);
+    value[sizeof(value) - 1] = '\0';
     log_line(LOG_NOTE, value, "key", value, NULL);
     line = logged();
     assert_true(strlen(line) < 2048);
