@@ -738,13 +738,29 @@ static bool key_secret(const char *key)
     return false;
 }
 
+/* So that it reads back as the value it is: "${" must not be taken for a variable. */
+static void entry_print(const struct entry *entry, FILE *out)
+{
+    fprintf(out, "%s = ", entry->key);
+    for (const char *at = entry->value; *at != '\0'; at++) {
+        if (at[0] == '$' && at[1] == '{')
+            putc('$', out);
+        putc(*at, out);
+    }
+    putc('\n', out);
+}
+
 static void row_print_pairs(const struct pen_conf *section, const struct pen_option *row, FILE *out)
 {
     const struct entry *entry;
 
     for (entry = section->first; entry != NULL; entry = entry->next) {
-        if (row_takes(row, entry->key) && entry->value != NULL)
-            fprintf(out, "%s = %s\n", entry->key, key_secret(entry->key) ? "********" : entry->value);
+        if (!row_takes(row, entry->key) || entry->value == NULL)
+            continue;
+        if (key_secret(entry->key))
+            fprintf(out, "%s = ********\n", entry->key);
+        else
+            entry_print(entry, out);
     }
 }
 
@@ -760,7 +776,7 @@ void conf_print(const struct pen_conf *section, const struct pen_option *const *
             if (row->type == PEN_PAIRS)
                 row_print_pairs(section, row, out);
             else if (entry != NULL && entry->value != NULL)
-                fprintf(out, "%s = %s\n", row->name, entry->value);
+                entry_print(entry, out);
             else
                 fprintf(out, "# %s = %s\n", row->name, row->fallback != NULL ? row->fallback : "");
         }

@@ -470,7 +470,7 @@ static void test_plugin_fill(void **state)
 
 static void test_print(void **state)
 {
-    struct conf *conf = read_text("[sink s]\nendpoint = https://h\nkafka.sasl.password = hunter2\nkafka.acks = all\n");
+    struct conf *conf = read_text("[sink s]\nendpoint = https://h\nkafka.sasl.password = hunter2\nkafka.a = $${x}$\n");
     const struct pen_option *const tables[] = { fake_options };
     char *text = NULL;
     size_t size;
@@ -481,7 +481,7 @@ static void test_print(void **state)
     fclose(out);
     assert_string_equal(text, "[sink s]\nendpoint = https://h\n# folder = \n# secret_file = \n# text = plain\n# on = yes\n"
                               "# number = 7\n# size = 64M\n# time = 30s\n# color = green\n# list = a, b\n"
-                              "kafka.sasl.password = ********\nkafka.acks = all\n");
+                              "kafka.sasl.password = ********\nkafka.a = $${x}$\n");
     free(text);
     conf_free(conf);
 }
