@@ -139,7 +139,7 @@ def play(stage, far_end, kafka):
     finally:
         daemon.kill()
     counters = daemon.counters()
-    say('\nWhat the daemon counted:')
+    say('\nWhat the daemon counted (records are read; the rest are messages, for a flow record one a tuple):')
     table(counters)
     return daemon, counters, status
 
@@ -151,6 +151,7 @@ def judge(far_end, kafka, counters, status):
     for stream, count, distinct in far_end.query('SELECT stream, count(*), count(DISTINCT uid) FROM rows GROUP BY stream'):
         say(f'  ingestion API  {stream:<32} {count:6} rows, {distinct} distinct event ids')
     say(f'  Kafka          {TOPIC:<32} {messages:6} messages')
+    say('  Ids repeat where a sample holds the same record twice: the same bytes have the same id.')
     losses = far_end.violations()
     for stream, _, column, what in losses[:5]:
         say(f'  The service would have lost something: {stream}, column {column}: {what}')
