@@ -15,17 +15,6 @@
 
 #include <cmocka.h>
 
-__attribute__((weak)) int pen_error_set(struct pen_error *err, int code, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    err->code = code;
-    vsnprintf(err->text, sizeof(err->text), format, args);
-    va_end(args);
-    return code;
-}
-
 static uv_loop_t loop;
 static struct http *http;
 static struct server server;
