@@ -111,10 +111,10 @@ static int set_result(struct pen_event *event, struct azure_object *activity, st
     pen_set_text(event, PEN_RESULT_SIGNATURE, signature);
     if (http > 0)
         pen_set_int(event, PEN_HTTP_STATUS, http);
-    if (result != NULL && strcmp(result, "Success") == 0)
-        azure_set(event, PEN_DVC_ACTION, "Allow");
-    else if (http == 401 || http == 403)
+    if (http == 401 || http == 403)
         azure_set(event, PEN_DVC_ACTION, "Deny");
+    else if (result != NULL && strcmp(result, "Success") == 0)
+        azure_set(event, PEN_DVC_ACTION, "Allow");
     return http;
 }
 
@@ -363,14 +363,15 @@ static void set_request(struct pen_event *event, struct azure_object *activity)
 
 /* ---- The rest ------------------------------------------------------------------------------------------------- */
 
-static void set_message(struct pen_event *event, struct azure_object *activity, struct azure_object *properties)
+static void set_message(struct pen_event *event, struct azure_object *activity, struct azure_object *properties, bool failed)
 {
     static const char *const descriptions[] = { "resultDescription", "description", NULL };
     struct pen_span description = azure_text_of(activity, descriptions), title = { 0 };
     struct azure_object inner;
     struct pen_json nested = azure_peek(properties, "eventProperties");
 
-    pen_set_text(event, PEN_RESULT_DESCRIPTION, description);
+    if (failed)
+        pen_set_text(event, PEN_RESULT_DESCRIPTION, description);
     if (pen_set_text(event, PEN_EVENT_MESSAGE, description))
         return;
     if (azure_peek(properties, "title").tree != NULL)
@@ -466,11 +467,13 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     scope = set_identity(event, &activity);
     set_object(event, &activity, scope, &properties);
     http = set_result(event, &activity, &properties);
+    if (azure_contains(azure_find_text(&node, "operationName"), "/policies/deny/"))
+        azure_set(event, PEN_DVC_ACTION, "Deny");
     set_severity(event, &activity);
     azure_set(event, PEN_EVENT_TYPE, operation_type(azure_find_text(&node, "operationName"), category, http));
     azure_take(&activity, event, PEN_EVENT_ORIGINAL_SUB_TYPE, "eventName");
     set_request(event, &activity);
-    set_message(event, &activity, &properties);
+    set_message(event, &activity, &properties, http >= 400);
     set_policy(event, &properties);
     azure_take(&activity, event, PEN_CORRELATION_ID, "correlationId");
     azure_take(&activity, event, PEN_DURATION_MS, "durationMs");

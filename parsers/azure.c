@@ -186,11 +186,24 @@ static bool says_something(const struct pen_json *node)
     return type > PEN_JSON_NULL && (type < PEN_JSON_ARRAY || pen_json_next(&it));
 }
 
+/* The other half of a pair whose `value` was used, where it says something else. */
+static void keep_localized(const struct azure_object *object, const struct azure_member *member, struct pen_event *event)
+{
+    struct pen_json value = pen_json_get(&member->value, "value"), localized = azure_find(&member->value, "localizedValue");
+    struct pen_span one = pen_json_value(&value), other = pen_json_value(&localized);
+
+    if (one.size == 0 || other.size == 0 || (one.size == other.size && strncasecmp(one.data, other.data, one.size) == 0))
+        return;
+    pen_add_text(event, pen_out_text(object->out, "%.*s.localizedValue", (int)member->name.size, member->name.data), other);
+}
+
 void azure_keep(const struct azure_object *object, struct pen_event *event)
 {
     for (size_t i = 0; i < object->count; i++) {
         const struct azure_member *member = &object->members[i];
 
+        if (member->used && is_worded(&member->value))
+            keep_localized(object, member, event);
         if (!member->used && says_something(&member->value))
             pen_add_json(event, member->name, &member->value);
     }

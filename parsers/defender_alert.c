@@ -255,7 +255,10 @@ static void set_attack(struct pen_event *event, struct alert *alert)
     /* In Activity Log records the category is Security. */
     for (size_t i = 0; tactics[i] != NULL && text.size == 0 && !(alert->activity && i == 2); i++)
         text = joined_text(&alert->bag, tactics[i], NULL, PEN_SPAN(", "));
-    pen_set_text(event, PEN_ATTACK_TACTICS, text);
+    if (pen_span_is_nocase(text, "Unknown"))
+        pen_add_text(event, PEN_SPAN("intent"), text);
+    else
+        pen_set_text(event, PEN_ATTACK_TACTICS, text);
     text = joined_text(&alert->bag, "techniques", "subTechniques", PEN_SPAN(", "));
     if (text.size == 0)
         text = joined_text(&alert->bag, "mitreTechniques", NULL, PEN_SPAN(", "));
@@ -400,16 +403,17 @@ static void set_confidence(struct pen_event *event, struct alert *alert)
 static void set_product(struct pen_event *event, struct alert *alert)
 {
     struct azure_object vendor;
-    struct pen_span name = ALERT_TEXT(alert, "productName"), maker;
+    struct pen_span name = ALERT_TEXT(alert, "productName");
+    struct pen_json maker;
 
     if (name.size == 0 && azure_open_member(&vendor, &alert->top, "vendorInformation")) {
         name = azure_text(&vendor, "provider");
         azure_keep(&vendor, event);
     }
     azure_set(event, PEN_EVENT_VENDOR, "Microsoft");
-    maker = azure_find_text(&alert->node, "vendorName");
-    if (pen_span_is_nocase(maker, "Microsoft"))
-        azure_use(&alert->top, "vendorName");
+    maker = azure_peek(&alert->bag, "vendorName");
+    if (pen_span_is_nocase(pen_json_value(&maker), "Microsoft"))
+        azure_use(&alert->bag, "vendorName");
     pen_set_text(event, PEN_EVENT_PRODUCT, name.size > 0 ? name : PEN_SPAN("Microsoft Defender for Cloud"));
     ALERT_TAKE(alert, event, PEN_ALERT_PRODUCT_COMPONENT, "productComponentName", "detectionSource");
 }
@@ -417,12 +421,14 @@ static void set_product(struct pen_event *event, struct alert *alert)
 /* Its own id first; an activity record's event id is the alert's. */
 static void set_uid(struct pen_event *event, struct alert *alert)
 {
-    struct pen_span uid = ALERT_TEXT(alert, "systemAlertId");
+    struct pen_span uid = ALERT_TEXT(alert, "systemAlertId"), name = azure_find_text(&alert->node, "name");
 
     if (uid.size == 0 && alert->activity)
         uid = ALERT_TEXT(alert, "eventDataId", "correlationId", "operationId");
     else if (uid.size == 0)
         uid = ALERT_TEXT(alert, "name", "id", "vendorOriginalId");
+    else if (name.size == uid.size && memcmp(name.data, uid.data, uid.size) == 0)
+        azure_use(&alert->top, "name");
     pen_set_text(event, PEN_EVENT_UID, uid);
     pen_set_text(event, PEN_ALERT_ID, uid);
 }
@@ -430,15 +436,23 @@ static void set_uid(struct pen_event *event, struct alert *alert)
 /* JSON text in the rows of Log Analytics: as JSON where it is some. */
 static void keep_parsed(struct pen_event *event, struct alert *alert, const char *name)
 {
-    struct azure_object inner;
     struct pen_json node = azure_peek(&alert->bag, name);
-    struct pen_span text = pen_json_value(&node);
 
-    if (text.size == 0 || text.data[0] != '{' || !azure_open(&inner, alert->bag.out, &node))
+    node = pen_out_parse(alert->bag.out, pen_json_value(&node));
+    if (pen_json_type(&node) != PEN_JSON_OBJECT)
         return;
     azure_use(&alert->bag, name);
-    node = pen_out_parse(alert->bag.out, text);
     pen_add_json(event, (struct pen_span){ name, strlen(name) }, &node);
+}
+
+/* What only the Activity Log's envelope has; provider and type there are those of the alert, not of its victim. */
+static void set_activity(struct pen_event *event, struct alert *alert)
+{
+    azure_take(&alert->top, event, PEN_CATEGORY, "category");
+    azure_take(&alert->top, event, PEN_RESOURCE_GROUP, "resourceGroupName");
+    azure_take(&alert->top, event, PEN_RESOURCE_PROVIDER, "resourceProviderName");
+    azure_take(&alert->top, event, PEN_RESOURCE_TYPE, "resourceType");
+    azure_take(&alert->top, event, PEN_RESULT_SIGNATURE, "subStatus");
 }
 
 static enum pen_parsed defender_alert_parse(void *self, const struct pen_record *record, struct pen_out *out)
@@ -463,6 +477,8 @@ static enum pen_parsed defender_alert_parse(void *self, const struct pen_record 
     set_states(event, &alert);
     set_attack(event, &alert);
     timed = set_times(event, &alert, record);
+    if (alert.activity)
+        set_activity(event, &alert);
     set_resource(event, &alert);
     set_entities(event, &alert);
     set_confidence(event, &alert);
