@@ -99,6 +99,8 @@ struct work {
 
 void work_run(struct worker *worker, struct work *work);
 
+/* The built-in parsers in the order they are asked, NULL-ended. */
+extern const struct pen_parser *const builtin_parsers[];
 /* Opens the plan's parsers: all built-in ones and the shared objects of plugin_dir (NULL: none) for "auto", or the named
  * one alone, with `unknown` last in either case. */
 int work_plan_open(struct work_plan *plan, const char *parser, const char *plugin_dir, struct pen_error *err);

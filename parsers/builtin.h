@@ -7,7 +7,4 @@
 extern const struct pen_parser activity_log_parser, nsg_flow_parser, vnet_flow_parser, defender_alert_parser;
 extern const struct pen_parser unknown_parser;       /* claims everything: asked last */
 
-/* In the order they are asked, NULL-ended. */
-extern const struct pen_parser *const builtin_parsers[];
-
 #endif
