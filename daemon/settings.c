@@ -9,6 +9,7 @@
 #include "daemon/log.h"
 #include "daemon/option.h"
 #include "parsers/builtin.h"
+#include "parsers/builtin.h"
 
 #include <assert.h>
 #include <stdlib.h>
