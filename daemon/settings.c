@@ -8,8 +8,7 @@
 
 #include "daemon/log.h"
 #include "daemon/option.h"
-#include "parsers/builtin.h"
-#include "parsers/builtin.h"
+#include "daemon/work.h"
 
 #include <assert.h>
 #include <stdlib.h>
