@@ -35,6 +35,7 @@ class Settings:
     bytes_per_window: int = 2_000_000_000
     window_seconds: float = 60.0
     span_streams: list = field(default_factory=list)   # streams under the 30-minute rule
+    poison: list = field(default_factory=list)         # texts; a request that holds one is refused whole, as for a bad row
     granted: bool = True             # the client has Monitoring Metrics Publisher on the DCR
 
 
@@ -173,6 +174,8 @@ class Ingestion:
 
     def check_rows(self, entry, text):
         """Takes the rows over, or refuses them all."""
+        if any(word.encode() in text for word in self.settings.poison):
+            raise Refusal(400, 'InvalidRow', 'A row is not what the stream takes.')
         if not self.full_check:
             self.store.count_rows(entry, quick_count(text))
             return
