@@ -383,7 +383,30 @@ void azure_set(struct pen_event *event, enum pen_field field, const char *text)
         pen_set_text(event, field, (struct pen_span){ text, strlen(text) });
 }
 
-/* ---- The Activity Log's shapes -------------------------------------------------------------------------------- */
+/* ---- Whose record it is ---------------------------------------------------------------------------------------- */
+
+/* By category; where that is missing, by operation; where that is missing too, by structure. */
+enum azure_flow azure_flow(const struct pen_json *json)
+{
+    static const struct azure_word nsg[] = { { "NetworkSecurityGroupFlowEvent", "" }, { "NetworkSecurityGroupFlowEvents", "" }, { 0 } };
+    struct pen_span word = azure_find_text(json, "category");
+    struct pen_json properties, flows;
+
+    if (word.size == 0)
+        word = azure_find_text(json, "operationName");
+    if (pen_span_is_nocase(word, "FlowLogFlowEvent"))
+        return AZURE_VNET_FLOW;
+    if (azure_word(nsg, word) != NULL)
+        return AZURE_NSG_FLOW;
+    if (word.size > 0)
+        return AZURE_NO_FLOW;
+    flows = azure_find(json, "flowRecords");
+    if (pen_json_type(&flows) == PEN_JSON_OBJECT)
+        return AZURE_VNET_FLOW;
+    properties = azure_find(json, "properties");
+    flows = pen_json_get(&properties, "flows");
+    return pen_json_type(&flows) == PEN_JSON_ARRAY ? AZURE_NSG_FLOW : AZURE_NO_FLOW;
+}
 
 /* A path that begins with a provider's namespace: Microsoft.Compute/virtualMachines/write. */
 static bool is_operation_path(struct pen_span text)
@@ -442,7 +465,7 @@ struct pen_json azure_activity(const struct pen_json *json)
 {
     struct pen_json none = { 0 }, webhook;
 
-    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT)
+    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT || azure_flow(json) != AZURE_NO_FLOW)
         return none;
     if (pen_span_is_nocase(azure_find_text(json, "schemaId"), "Microsoft.Insights/activityLogs")) {
         webhook = pen_json_path(json, "data.context.activityLog");

@@ -67,6 +67,10 @@ bool azure_ip_set(struct pen_event *event, enum pen_field ip, enum pen_field por
 /* EventStartTime, EventEndTime from TimeGenerated, or from the arrival where there is none. */
 void azure_times_fill(struct pen_event *event, const struct pen_record *record, int64_t ticks, bool known);
 
+/* Which flow log the record belongs to. Flow logs come first: what they claim is nobody else's. */
+enum azure_flow { AZURE_NO_FLOW, AZURE_NSG_FLOW, AZURE_VNET_FLOW };
+enum azure_flow azure_flow(const struct pen_json *json);
+
 /* The Activity Log's record inside `json` in whichever of its envelopes, or missing where it is none. */
 struct pen_json azure_activity(const struct pen_json *json);
 /* Whether such a record is a Defender alert in miniature (category Security). */

@@ -22,14 +22,6 @@ static bool has_text(const struct pen_json *json, const char *name)
     return azure_find_text(json, name).size > 0;
 }
 
-/* Activity Log records of category Security are alerts by their operation; other Security records do not exist. */
-static bool is_activity_alert(const struct pen_json *json)
-{
-    struct pen_json activity = azure_activity(json);
-
-    return activity.tree != NULL && azure_activity_is_alert(&activity);
-}
-
 static bool is_graph_alert(const struct pen_json *json)
 {
     struct pen_json vendor = pen_json_get(json, "vendorInformation");
@@ -45,14 +37,17 @@ static bool is_graph_alert(const struct pen_json *json)
 static bool defender_alert_claims(const struct pen_record *record)
 {
     const struct pen_json *json = record->json;
-    struct pen_json properties;
+    struct pen_json properties, activity;
+    struct pen_span type;
 
-    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT)
+    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT || azure_flow(json) != AZURE_NO_FLOW)
         return false;
-    if (azure_activity(json).tree != NULL)
-        return is_activity_alert(json);
+    activity = azure_activity(json);
+    if (activity.tree != NULL)
+        return azure_activity_is_alert(&activity);
     properties = azure_find(json, "properties");
-    if (azure_ends_with(azure_find_text(json, "type"), "/alerts") && azure_contains(azure_find_text(json, "type"), "Microsoft.Security/"))
+    type = azure_find_text(json, "type");
+    if (azure_ends_with(type, "/alerts") && azure_contains(type, "Microsoft.Security/"))
         return pen_json_type(&properties) == PEN_JSON_OBJECT || pen_json_type(&properties) == PEN_JSON_TEXT;
     return has_text(json, "systemAlertId") || has_text(&properties, "systemAlertId") ||
            (has_text(json, "alertType") && has_text(json, "vendorName")) ||

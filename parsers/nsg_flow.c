@@ -16,20 +16,7 @@
 
 static bool nsg_flow_claims(const struct pen_record *record)
 {
-    struct pen_span category, operation;
-    struct pen_json properties, flows;
-
-    if (record->json == NULL || pen_json_type(record->json) != PEN_JSON_OBJECT)
-        return false;
-    category = azure_find_text(record->json, "category");
-    if (category.size > 0)
-        return pen_span_is_nocase(category, "NetworkSecurityGroupFlowEvent");
-    operation = azure_find_text(record->json, "operationName");
-    if (pen_span_is_nocase(operation, "NetworkSecurityGroupFlowEvents"))
-        return true;
-    properties = azure_find(record->json, "properties");
-    flows = pen_json_get(&properties, "flows");
-    return operation.size == 0 && pen_json_type(&flows) == PEN_JSON_ARRAY;
+    return record->json != NULL && azure_flow(record->json) == AZURE_NSG_FLOW;
 }
 
 static const char *nsg_flow_read(struct flow_tuple *tuple)

@@ -17,18 +17,7 @@
 
 static bool vnet_flow_claims(const struct pen_record *record)
 {
-    struct pen_json flows;
-    struct pen_span category;
-
-    if (record->json == NULL || pen_json_type(record->json) != PEN_JSON_OBJECT)
-        return false;
-    category = azure_find_text(record->json, "category");
-    if (category.size > 0)
-        return pen_span_is_nocase(category, "FlowLogFlowEvent");
-    if (pen_span_is_nocase(azure_find_text(record->json, "operationName"), "FlowLogFlowEvent"))
-        return true;
-    flows = azure_find(record->json, "flowRecords");
-    return pen_json_type(&flows) == PEN_JSON_OBJECT;
+    return record->json != NULL && azure_flow(record->json) == AZURE_VNET_FLOW;
 }
 
 /* Seconds have 10 digits until the year 2286, milliseconds had 12 from 1973 on. */
