@@ -56,7 +56,7 @@ static const struct { const char *reason; int code; } http_reasons[] = {
 /* "409", "Conflict" or "Conflict (HTTP Status Code: 409)" as a number; 0 for what is no HTTP status. */
 static int http_code(struct pen_span reason)
 {
-    static const char label[] = "HTTP Status Code: ";               /* REST's localized form, "OK (HTTP Status Code: 200)" */
+    static const char label[] = "HTTP Status Code: ";    /* REST's localized form, "OK (HTTP Status Code: 200)" */
     const char *mark;
 
     reason = pen_span_trim(reason);
@@ -232,8 +232,9 @@ static void set_object(struct pen_event *event, struct azure_object *activity, s
     pen_set_text(event, PEN_ORIGINAL_OBJECT_TYPE, id.type);
     if (!pen_set_text(event, PEN_OBJECT, id.name) && !pen_set_text(event, PEN_OBJECT, resource))
         azure_set(event, PEN_OBJECT, "Azure");                      /* mandatory, and these act on nothing smaller */
-    azure_set(event, PEN_OBJECT_TYPE, azure_contains(id.type, "Microsoft.Authorization/policy") ? "Policy Rule"
-                                                                                                 : "Cloud Resource");
+    /* "Cloud Resource" is in ASIM's list since 0.1.2; the copy of the tester from 2024 does not know it yet. */
+    azure_set(event, PEN_OBJECT_TYPE,
+              azure_contains(id.type, "Microsoft.Authorization/policy") ? "Policy Rule" : "Cloud Resource");
 }
 
 /* ---- Actor ---------------------------------------------------------------------------------------------------- */
@@ -363,7 +364,8 @@ static void set_request(struct pen_event *event, struct azure_object *activity)
 
 /* ---- The rest ------------------------------------------------------------------------------------------------- */
 
-static void set_message(struct pen_event *event, struct azure_object *activity, struct azure_object *properties, bool failed)
+static void set_message(struct pen_event *event, struct azure_object *activity, struct azure_object *properties,
+                        bool failed)
 {
     static const char *const descriptions[] = { "resultDescription", "description", NULL };
     struct pen_span description = azure_text_of(activity, descriptions), title = { 0 };

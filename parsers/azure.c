@@ -187,14 +187,18 @@ static bool says_something(const struct pen_json *node)
 }
 
 /* The other half of a pair whose `value` was used, where it says something else. */
-static void keep_localized(const struct azure_object *object, const struct azure_member *member, struct pen_event *event)
+static void keep_localized(const struct azure_object *object, const struct azure_member *member,
+                           struct pen_event *event)
 {
-    struct pen_json value = pen_json_get(&member->value, "value"), localized = azure_find(&member->value, "localizedValue");
+    struct pen_json value = pen_json_get(&member->value, "value");
+    struct pen_json localized = azure_find(&member->value, "localizedValue");
     struct pen_span one = pen_json_value(&value), other = pen_json_value(&localized);
 
-    if (one.size == 0 || other.size == 0 || (one.size == other.size && strncasecmp(one.data, other.data, one.size) == 0))
+    if (one.size == 0 || other.size == 0 ||
+        (one.size == other.size && strncasecmp(one.data, other.data, one.size) == 0))
         return;
-    pen_add_text(event, pen_out_text(object->out, "%.*s.localizedValue", (int)member->name.size, member->name.data), other);
+    pen_add_text(event, pen_out_text(object->out, "%.*s.localizedValue", (int)member->name.size, member->name.data),
+                 other);
 }
 
 void azure_keep(const struct azure_object *object, struct pen_event *event)
@@ -211,14 +215,18 @@ void azure_keep(const struct azure_object *object, struct pen_event *event)
 
 struct pen_json azure_find(const struct pen_json *node, const char *name)
 {
-    struct pen_json alike = pen_json_get(node, name);
     struct pen_json_iter it = pen_json_each(node);
+    struct pen_json alike = { 0 };
+    size_t size = strlen(name);
 
-    if (alike.tree != NULL || !it.object)
-        return alike;
-    while (pen_json_next(&it))
-        if (spelled_like(it.name, name))
+    while (it.object && pen_json_next(&it)) {
+        if (it.name.size < size)
+            continue;
+        if (it.name.size == size && memcmp(it.name.data, name, size) == 0)
             return it.value;
+        if (alike.tree == NULL && spelled_like(it.name, name))
+            alike = it.value;
+    }
     return alike;
 }
 
@@ -388,7 +396,8 @@ void azure_set(struct pen_event *event, enum pen_field field, const char *text)
 /* By category; where that is missing, by operation; where that is missing too, by structure. */
 enum azure_flow azure_flow(const struct pen_json *json)
 {
-    static const struct azure_word nsg[] = { { "NetworkSecurityGroupFlowEvent", "" }, { "NetworkSecurityGroupFlowEvents", "" }, { 0 } };
+    static const struct azure_word nsg[] = { { "NetworkSecurityGroupFlowEvent", "" },
+                                             { "NetworkSecurityGroupFlowEvents", "" }, { 0 } };
     struct pen_span word = azure_find_text(json, "category");
     struct pen_json properties, flows;
 

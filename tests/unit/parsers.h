@@ -6,6 +6,7 @@
 #define TESTS_PARSERS_H
 
 #include "daemon/event.h"
+#include "parsers/builtin.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +14,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-extern const struct pen_parser activity_log_parser, nsg_flow_parser, vnet_flow_parser, defender_alert_parser,
-    unknown_parser;
 
 static const struct pen_parser *const all_parsers[] = {
     &nsg_flow_parser, &vnet_flow_parser, &activity_log_parser, &defender_alert_parser, &unknown_parser,
