@@ -116,21 +116,31 @@ void flow_begin(struct flow *flow, const struct pen_record *record, struct pen_o
     azure_open(&flow->top, out, record->json);
 }
 
+static bool is_bare_mac(struct pen_span text)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+
+    for (size_t i = 0; i < text.size; i++)
+        if (memchr(hex, text.data[i], sizeof(hex) - 1) == NULL)
+            return false;
+    return text.size == 12;
+}
+
 /* A MAC is made ready once, so that setting it for each tuple copies nothing. */
 void flow_set_mac(struct flow *flow, struct pen_span mac)
 {
-    char *plain;
+    bool bad = !is_bare_mac(mac);
+    char *plain = bad ? NULL : pen_out_alloc(flow->out, 18);
 
-    mac = pen_span_trim(mac);
-    flow->mac = mac;
-    plain = mac.size == 12 ? pen_out_alloc(flow->out, 18) : NULL;
-    if (plain == NULL) {
-        flow->event = NULL;          /* maybe no MAC at all: see event_add_bad_mac() */
-        return;
+    flow->mac = flow->mac_written = mac;
+    if (plain != NULL) {
+        snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
+                 mac.data + 8, mac.data + 10);
+        flow->mac = (struct pen_span){ plain, 17 };
     }
-    snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
-             mac.data + 8, mac.data + 10);
-    flow->mac = (struct pen_span){ plain, 17 };
+    if (bad || flow->mac_bad)        /* what event_add_bad_mac() has to say is of this group only */
+        flow->event = NULL;
+    flow->mac_bad = bad;
 }
 
 void flow_take_version(struct flow *flow, struct pen_event *event, struct azure_object *object, const char *name,

@@ -44,6 +44,8 @@ struct flow {
     struct azure_object properties;  /* NSG only */
     struct pen_event *event;         /* NULL: to be made anew for the next tuple */
     struct pen_span mac;             /* of the interface, as a MAC field holds it, or as written where it is none */
+    struct pen_span mac_written;
+    bool mac_bad;
     struct pen_span rule, acl;
     struct pen_json element_node, group_node;   /* for the members nobody knows */
     bool odd;                        /* the present group or its element has such members */

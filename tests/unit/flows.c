@@ -115,6 +115,26 @@ static void a_broken_part_of_the_structure_costs_itself_only(void **state)
     (void)state;
 }
 
+static void what_is_no_mac_is_kept_with_its_own_group_only(void **state)
+{
+    struct parsed parsed = parse_text(
+        "{\"category\":\"NetworkSecurityGroupFlowEvent\",\"macAddress\":\"6045BDEC2599\",\"properties\":{\"flows\":[{\"rule\":\"b\",\"flows\":["
+        "{\"mac\":\"zzzzzzzzzzzz\",\"flowTuples\":[\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\",\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\"]},"
+        "{\"mac\":\"60-45-BD-EC-25-32\",\"flowTuples\":[\"1487282422,10.0.0.1,10.0.0.2,1,2,T,O,A\"]},"
+        "{\"mac\":\"6045BDEC2533\",\"flowTuples\":[\"1487282422,10.0.0.1,10.0.0.2,1,2,T,O,A\"]}]}]}}");
+    const char *third;
+
+    assert_int_equal(parsed.events, 4);
+    assert_line(&parsed, "+macAddress=zzzzzzzzzzzz");
+    assert_line(&parsed, "+macAddress=6045BDEC2599");
+    third = strstr(strstr(parsed.text.data, "--\n") + 3, "--\n") + 3;
+    assert_null(strstr(third, "zzzz"));
+    assert_non_null(strstr(third, "SrcMacAddr=60:45:BD:EC:25:32\n"));
+    assert_non_null(strstr(third, "SrcMacAddr=60:45:BD:EC:25:33\n"));
+    parsed_free(&parsed);
+    (void)state;
+}
+
 static void no_traffic_is_no_event(void **state)
 {
     struct parsed parsed = parse_text("{\"category\":\"NetworkSecurityGroupFlowEvent\",\"properties\":{\"flows\":[{\"rule\":\"a\",\"flows\":[]}]}}");
@@ -272,6 +292,7 @@ int main(void)
         cmocka_unit_test(nothing_of_one_tuple_stays_for_the_next),
         cmocka_unit_test(a_broken_tuple_costs_itself_only),
         cmocka_unit_test(a_broken_part_of_the_structure_costs_itself_only),
+        cmocka_unit_test(what_is_no_mac_is_kept_with_its_own_group_only),
         cmocka_unit_test(no_traffic_is_no_event),
         cmocka_unit_test(a_record_without_flows_is_malformed),
         cmocka_unit_test(a_vnet_tuple_is_mapped),
