@@ -430,21 +430,27 @@ static struct pen_span set_category(struct pen_event *event, struct azure_object
     return inner.size > 0 ? inner : category;
 }
 
-/* What stands around the record in an alert rule's webhook. */
+/* One level of what stands around the record, but for the member that leads on to it. */
+static void keep_level(struct pen_event *event, struct pen_out *out, const struct pen_json *node, const char *inner)
+{
+    struct azure_object level;
+
+    if (!azure_open(&level, out, node)) {
+        pen_add_json(event, PEN_SPAN("envelope"), node);
+        return;
+    }
+    azure_use(&level, inner);
+    azure_keep(&level, event);
+}
+
+/* The webhook of an alert rule. */
 static void keep_envelope(struct pen_event *event, struct pen_out *out, const struct pen_json *json)
 {
     struct pen_json data = pen_json_get(json, "data"), context = pen_json_get(&data, "context");
-    struct azure_object level;
 
-    azure_open(&level, out, json);
-    azure_use(&level, "data");
-    azure_keep(&level, event);
-    azure_open(&level, out, &data);
-    azure_use(&level, "context");
-    azure_keep(&level, event);
-    azure_open(&level, out, &context);
-    azure_use(&level, "activityLog");
-    azure_keep(&level, event);
+    keep_level(event, out, json, "data");
+    keep_level(event, out, &data, "context");
+    keep_level(event, out, &context, "activityLog");
 }
 
 static enum pen_parsed activity_log_parse(void *self, const struct pen_record *record, struct pen_out *out)
@@ -457,7 +463,10 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     int http;
 
     (void)self;
-    azure_open(&activity, out, &node);
+    if (!azure_open(&activity, out, &node)) {
+        pen_out_blame(out, "more members than a record may have");
+        return PEN_MALFORMED;
+    }
     azure_open_member(&properties, &activity, "properties");
 
     azure_set(event, PEN_EVENT_VENDOR, "Microsoft");

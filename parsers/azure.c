@@ -39,6 +39,8 @@ bool azure_open(struct azure_object *object, struct pen_out *out, const struct p
     if (pen_json_type(&root) != PEN_JSON_OBJECT)
         return false;
     count = pen_json_count(&root);
+    if (count > AZURE_MEMBERS_MAX)
+        return false;
     object->members = (struct azure_member *)(void *)pen_out_alloc(out, count * sizeof(*object->members));
     if (object->members == NULL)
         return false;

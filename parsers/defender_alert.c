@@ -460,7 +460,10 @@ static enum pen_parsed defender_alert_parse(void *self, const struct pen_record 
     alert.activity = alert.node.tree != NULL;
     if (!alert.activity)
         alert.node = *record->json;
-    azure_open(&alert.top, out, &alert.node);
+    if (!azure_open(&alert.top, out, &alert.node)) {
+        pen_out_blame(out, "more members than a record may have");
+        return PEN_MALFORMED;
+    }
     if (!azure_open_member(&alert.bag, &alert.top, "properties"))
         alert.bag = alert.top;
     pen_set_int(event, PEN_EVENT_COUNT, 1);

@@ -118,7 +118,7 @@ static enum pen_parsed vnet_flow_parse(void *self, const struct pen_record *reco
     flows = azure_peek(&flow.properties, "flows");
     azure_use(&flow.properties, "flows");
     if (pen_json_type(&flows) != PEN_JSON_ARRAY) {
-        pen_out_blame(out, "flowRecords.flows is missing or no array");
+        pen_out_blame(out, "flowRecords.flows is missing or no array, or there are too many other members");
         return PEN_MALFORMED;
     }
     for (it = pen_json_each(&flows); !flow.full && pen_json_next(&it); flow.element++)

@@ -255,6 +255,31 @@ static void long_texts_and_many_keys_are_survived(void **state)
     (void)state;
 }
 
+/* Members cost far more memory than their bytes: beyond a bound the record, or the part, travels whole. */
+static void hundreds_of_thousands_of_keys_are_not_opened(void **state)
+{
+    static const char *const heads[] = { "{\"SystemAlertId\":\"u\"", "{\"category\":\"Administrative\",\"operationName\":\"A.B/c\"",
+                                         "{\"category\":\"FlowLogFlowEvent\"", "{\"category\":\"NetworkSecurityGroupFlowEvent\"",
+                                         "{\"time\":\"2026-11-22T09:00:00Z\"" };
+
+    for (size_t i = 0; i < sizeof(heads) / sizeof(*heads); i++) {
+        struct buf buf = { 0 };
+        struct parsed parsed;
+
+        buf_text(&buf, "%s", heads[i]);
+        for (int j = 0; j < 200000; j++)
+            BUF_LITERAL(&buf, ",\"k\":1");
+        buf_char(&buf, '}');
+        parsed = parse_bytes(buf.data, buf.size);
+        assert_int_equal(parsed.events, 1);
+        assert_line(&parsed, "kind=unknown");
+        assert_true(parsed.text.size > buf.size);
+        parsed_free(&parsed);
+        buf_free(&buf);
+    }
+    (void)state;
+}
+
 static void invalid_utf8_and_nuls_travel_as_text(void **state)
 {
     struct parsed parsed = parse_bytes("{\"SystemAlertId\":\"\xFF\0\"}", 21);
@@ -339,6 +364,7 @@ int main(void)
         cmocka_unit_test(unknown_records_can_be_found_again),
         cmocka_unit_test(deep_nesting_is_survived),
         cmocka_unit_test(long_texts_and_many_keys_are_survived),
+        cmocka_unit_test(hundreds_of_thousands_of_keys_are_not_opened),
         cmocka_unit_test(invalid_utf8_and_nuls_travel_as_text),
         cmocka_unit_test(any_member_may_be_of_any_type),
         cmocka_unit_test(damage_anywhere_is_survived),
