@@ -543,6 +543,8 @@ static bool compute_raw_data(struct buf *out, const struct pen_event *event, con
         return compute_text(out, event->values[PEN_RAW_TEXT].text);
     if (!event_has(event, PEN_RAW) || (root != NULL && raw->tree == root->tree && raw->at == root->at))
         return compute_text(out, meta->record->raw);
+    if (pen_json_type(raw) == PEN_JSON_TEXT)
+        return compute_text(out, pen_json_value(raw));
     json_write(raw, &text);
     value_text(out, (struct pen_span){ text.data, text.size });
     buf_free(&text);
