@@ -6,7 +6,6 @@ breaks it. What a rule only warns of is printed (pytest -rP).
 import collections
 import copy
 import json
-import os
 import pathlib
 import random
 import re
@@ -19,15 +18,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
 
 import rules                             # noqa: E402
+from penstock import binary, slower      # noqa: E402
 
-BINARY = pathlib.Path(os.environ.get('PENSTOCK_BIN') or ROOT / 'build' / 'test' / 'plain' / 'penstock')
+BINARY = binary()
 SAMPLES = sorted(path for path in (ROOT / 'tests' / 'samples').rglob('*') if path.is_file() and path.suffix != '.tsv')
 JUDGES = {'asim': rules.Asim(), 'ocsf': rules.Ocsf()}
 
 
 def parse(schema, data):
     """The messages of these bytes, one line each; records may fail (exit 1), the program may not."""
-    done = subprocess.run([BINARY, 'parse', '--schema', schema], input=data, capture_output=True, timeout=300)
+    done = subprocess.run([BINARY, 'parse', '--schema', schema], input=data, capture_output=True, timeout=300 * slower())
     assert done.returncode in (0, 1), done.stderr.decode(errors='replace')
     assert done.stdout == b'' or done.stdout.endswith(b'\n')
     return [line.decode('utf-8', errors='strict') for line in done.stdout.splitlines()]
@@ -268,6 +268,7 @@ def documents():
 
 
 @needs_binary
+@pytest.mark.sanitize
 @pytest.mark.parametrize('schema', JUDGES)
 @pytest.mark.parametrize('seed', range(4))
 def test_variations_keep_the_rules(seed, schema):
