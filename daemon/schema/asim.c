@@ -23,6 +23,8 @@
 #include "daemon/schema.h"
 #include "daemon/schema/value.h"
 
+#include <assert.h>
+
 /* One column: a cache line. The key is copied whole and then cut to size, since a copy of fixed size is a few moves. */
 #define KEY_MAX 48
 struct column {
@@ -67,16 +69,41 @@ static void write_plain(struct buf *out, struct pen_span text)
     out->size += text.size + 2;
 }
 
-static void write_ticks(struct buf *out, int64_t ticks)
+/* A time and its text: most events name one instant three times. */
+struct stamp {
+    int64_t ticks;
+    uint32_t size;
+    char text[40];                   /* with its quotes */
+};
+
+static void write_ticks(struct buf *out, int64_t ticks, const struct stamp *stamp)
 {
+    if (ticks == stamp->ticks) {
+        buf_add(out, stamp->text, stamp->size);
+        return;
+    }
     buf_char(out, '"');
     buf_time(out, ticks);
     buf_char(out, '"');
 }
 
+/* Writes the event's time and keeps its text in the stamp. */
+static void write_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
+{
+    size_t start = out->size;
+
+    buf_char(out, '"');
+    buf_time(out, ticks);
+    buf_char(out, '"');
+    stamp->ticks = ticks;
+    stamp->size = (uint32_t)(out->size - start);
+    assert(stamp->size <= sizeof(stamp->text));
+    memcpy(stamp->text, out->data + start, stamp->size);
+}
+
 /* The columns of the event's own table; what has none is marked in `rest`. */
-static void write_columns(struct buf *out, const struct pen_event *event, const uint64_t set[FIELD_WORDS],
-                          uint64_t rest[FIELD_WORDS])
+static void write_columns(struct buf *out, const struct pen_event *event, const struct stamp *stamp,
+                          const uint64_t set[FIELD_WORDS], uint64_t rest[FIELD_WORDS])
 {
     const uint32_t table = 1u << event->kind;
 
@@ -92,6 +119,8 @@ static void write_columns(struct buf *out, const struct pen_event *event, const 
             write_key(out, field);
             if (columns[field].type == FIELD_IP || columns[field].type == FIELD_MAC)
                 write_plain(out, event->values[field].text);
+            else if (columns[field].type == FIELD_TIME)
+                write_ticks(out, event->values[field].number, stamp);
             else
                 value_write(out, columns[field].type, &event->values[field]);
         }
@@ -140,24 +169,24 @@ static void write_mandatory(struct buf *out, const struct pen_event *event)
 }
 
 /* Columns that ASIM wants of every event and the parser has left to us. */
-static void write_common(struct buf *out, const struct pen_event *event, int64_t time)
+static void write_common(struct buf *out, const struct pen_event *event, const struct stamp *stamp)
 {
     static const char *const versions[PEN_KINDS] = {
         [PEN_NETWORK] = ",\"EventSchemaVersion\":\"0.2.7\"",
         [PEN_AUDIT] = ",\"EventSchemaVersion\":\"0.1.2\"",
         [PEN_ALERT] = ",\"EventSchemaVersion\":\"0.1\"",
     };
-    int64_t start = time_or(event, PEN_EVENT_START_TIME, time);
+    int64_t start = time_or(event, PEN_EVENT_START_TIME, stamp->ticks);
 
     if (!event_has(event, PEN_EVENT_COUNT))
         BUF_LITERAL(out, ",\"EventCount\":1");
     if (!event_has(event, PEN_EVENT_START_TIME)) {
         write_key(out, PEN_EVENT_START_TIME);
-        write_ticks(out, start);
+        write_ticks(out, start, stamp);
     }
     if (!event_has(event, PEN_EVENT_END_TIME)) {
         write_key(out, PEN_EVENT_END_TIME);
-        write_ticks(out, start);
+        write_ticks(out, start, stamp);
     }
     if (event->kind == PEN_NETWORK && !event_has(event, PEN_DVC)) {
         write_key(out, PEN_DVC);
@@ -203,6 +232,7 @@ static void asim_write(const struct pen_event *event, const struct event_meta *m
 {
     int64_t time = time_or(event, PEN_TIME_GENERATED, time_or(event, PEN_EVENT_START_TIME, meta->received_ticks));
     uint64_t set[FIELD_WORDS], rest[FIELD_WORDS];
+    struct stamp stamp;
 
     memcpy(set, event->set, sizeof(set));
     field_clear(set, PEN_TIME_GENERATED);
@@ -211,11 +241,11 @@ static void asim_write(const struct pen_event *event, const struct event_meta *m
         field_clear(set, PEN_DVC);
 
     BUF_LITERAL(out, "{\"TimeGenerated\":");
-    write_ticks(out, time);
-    write_columns(out, event, set, rest);
+    write_stamp(out, time, &stamp);
+    write_columns(out, event, &stamp, set, rest);
     field_copy(rest, event->set, PEN_EVENT_ORIGINAL_UID);
     if (event->kind != PEN_UNKNOWN) {
-        write_common(out, event, time);
+        write_common(out, event, &stamp);
     } else {
         BUF_LITERAL(out, ",\"Source\":");
         value_text(out, meta->source);
