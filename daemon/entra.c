@@ -200,7 +200,8 @@ static void entra_read(struct entra *entra, const struct http_answer *answer)
     if (answer->status != 200)
         entra_read_error(entra, answer->status, &root);
     else if (!entra_read_token(entra, &root))
-        entra_failed(entra, false, ENTRA_HOLD_PASSING_MS, "the token endpoint answered 200 without a token that can be used");
+        entra_failed(entra, false, ENTRA_HOLD_PASSING_MS,
+                     "the token endpoint answered 200 without a token that can be used");
     json_free(json);
 }
 
@@ -210,14 +211,15 @@ static void entra_judge(struct entra *entra, const struct http_answer *answer)
     int status = answer->status;
 
     if (status == 0 && (answer->failure == HTTP_UNUSABLE || answer->failure == HTTP_UNTRUSTED))
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS, "the token endpoint cannot be asked: %s; check authority, proxy and "
-                     "ca_file", answer->trouble);
+        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS,
+                     "the token endpoint cannot be asked: %s; check authority, proxy and ca_file", answer->trouble);
     else if (status == 0)
         entra_failed(entra, false, ENTRA_HOLD_PASSING_MS, "the token endpoint did not answer: %s", answer->trouble);
     else if (status == 408 || status == 429 || status >= 500)
         entra_failed(entra, false, hold_ms, "the token endpoint is busy or in trouble: status %d", status);
     else if (status >= 300 && status < 400)
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS, "the token endpoint redirects (status %d): check authority", status);
+        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS,
+                     "the token endpoint redirects (status %d): check authority", status);
     else
         entra_read(entra, answer);
 }

@@ -101,13 +101,17 @@ static const struct {
     struct verdict verdict;
 } sentinel_statuses[] = {
     { 200, 299, { PEN_DELIVERED, "taken" } },
-    { 300, 399, { PEN_REFUSED, "the far end redirects: `endpoint` is not the address of a DCR or a data collection endpoint" } },
-    { 400, 400, { PEN_REJECTED, "the far end cannot read this: not the JSON, or not the columns, that the stream declares" } },
+    { 300, 399, { PEN_REFUSED, "the far end redirects: `endpoint` is not the address of a DCR or a data collection "
+                               "endpoint" } },
+    { 400, 400, { PEN_REJECTED, "the far end cannot read this: not the JSON, or not the columns, that the stream "
+                                "declares" } },
     { 401, 401, { PEN_REFUSED, "the far end does not take our tokens: check tenant, and scope for this cloud" } },
-    { 403, 403, { PEN_REFUSED, "the app may not write here: give it the role Monitoring Metrics Publisher on the DCR (a new "
-                               "assignment takes up to 30 minutes)" } },
-    { 404, 404, { PEN_REFUSED, "no such endpoint, DCR or stream: compare `endpoint`, `dcr` and the stream's name with the DCR" } },
-    { 405, 405, { PEN_REFUSED, "posts are not taken there: `endpoint` is not the address of a DCR or a data collection endpoint" } },
+    { 403, 403, { PEN_REFUSED, "the app may not write here: give it the role Monitoring Metrics Publisher on the DCR "
+                               "(a new assignment takes up to 30 minutes)" } },
+    { 404, 404, { PEN_REFUSED, "no such endpoint, DCR or stream: compare `endpoint`, `dcr` and the stream's name with "
+                               "the DCR" } },
+    { 405, 405, { PEN_REFUSED, "posts are not taken there: `endpoint` is not the address of a DCR or a data collection "
+                               "endpoint" } },
     { 407, 407, { PEN_REFUSED, "the proxy wants to know who we are: it must let this machine through" } },
     { 408, 408, { PEN_RETRY, "the far end waited too long for us" } },
     { 410, 410, { PEN_REFUSED, "the endpoint or the DCR is gone" } },
@@ -123,7 +127,8 @@ static const struct {
 static const struct verdict sentinel_failures[] = {
     [HTTP_ANSWERED]  = { PEN_RETRY, "an answer that makes no sense" },
     [HTTP_UNUSABLE]  = { PEN_REFUSED, "check endpoint, proxy and ca_file" },
-    [HTTP_UNTRUSTED] = { PEN_REFUSED, "the far end's certificate is not trusted: check endpoint, ca_file, and who is in between" },
+    [HTTP_UNTRUSTED] = { PEN_REFUSED, "the far end's certificate is not trusted: check endpoint, ca_file, and who is in "
+                                      "between" },
     [HTTP_UNREACHED] = { PEN_RETRY, "the far end cannot be reached" },
     [HTTP_SLOW]      = { PEN_RETRY, "the far end did not answer in time" },
     [HTTP_BROKEN]    = { PEN_RETRY, "the connection was lost before an answer" },
@@ -141,7 +146,7 @@ static struct verdict sentinel_verdict(const struct http_answer *answer, size_t 
     return sentinel_failures[answer->failure];
 }
 
-/* The far end's own code, from the header or from {"error":{"code":…}}. Its message stays out: it may quote the records. */
+/* The far end's own code, from the header or from {"error":{"code":…}}. Its message stays out: it may quote records. */
 static void sentinel_code(const struct http_answer *answer, char code[static 64])
 {
     struct json *json;
@@ -333,8 +338,8 @@ static void sentinel_guid(char guid[static SENTINEL_GUID_MAX])
     assert(r == 0);
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-    snprintf(guid, SENTINEL_GUID_MAX, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-             b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    snprintf(guid, SENTINEL_GUID_MAX, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+             b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
 static void on_answer(void *arg, const struct http_answer *answer)
@@ -467,13 +472,16 @@ static void sentinel_close(void *self)
 static int sentinel_check_endpoint(const struct sentinel_settings *set, struct pen_error *err)
 {
     struct pen_error inner = { 0 };
-    const char *host;
+    const char *host, *rest;
 
     if (http_url_check(set->endpoint, 0, &inner) < 0)
         return pen_error_set(err, UV_EINVAL, "endpoint: %.*s", 400, inner.text);
     host = strstr(set->endpoint, "://");
-    if (host && host[3 + strcspn(host + 3, "/?#")] != '\0' && strcmp(host + 3 + strcspn(host + 3, "/?#"), "/") != 0)
-        return pen_error_set(err, UV_EINVAL, "endpoint: expected https://HOST alone; Penstock adds the path from dcr and stream");
+    if (!host)
+        return pen_error_set(err, UV_EINVAL, "endpoint: expected https://HOST");
+    rest = host + 3 + strcspn(host + 3, "/?#");
+    if (*rest != '\0' && strcmp(rest, "/") != 0)
+        return pen_error_set(err, UV_EINVAL, "endpoint: expected https://HOST alone; the path is made from dcr and stream");
     return 0;
 }
 
@@ -487,10 +495,11 @@ static int sentinel_check_dcr(const char *dcr, struct pen_error *err)
 static int sentinel_check_stream(const char *stream, struct pen_error *err)
 {
     size_t size = strspn(stream, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.");
+    bool prefix = strncmp(stream, "Custom-", 7) == 0 || strncmp(stream, "Microsoft-", 10) == 0;
 
-    if (stream[size] != '\0' || size > 128 || (strncmp(stream, "Custom-", 7) != 0 && strncmp(stream, "Microsoft-", 10) != 0))
-        return pen_error_set(err, UV_EINVAL, "stream \"%.*s\": expected the name under streamDeclarations in the DCR, Custom-…",
-                             130, stream);
+    if (stream[size] != '\0' || size > 128 || !prefix)
+        return pen_error_set(err, UV_EINVAL, "stream \"%.*s\": expected its name under streamDeclarations in the DCR, "
+                             "Custom-…", 130, stream);
     return 0;
 }
 
