@@ -356,7 +356,8 @@ static void on_answer(void *arg, const struct http_answer *answer)
         return;
     }
     sentinel_explain(why, answer, verdict.advice);
-    post_answer(post, verdict.outcome, verdict.outcome == PEN_DELIVERED ? 0 : answer->retry_after_ms, why);
+    /* A Retry-After beside a refusal is nobody's promise, and must not keep us out once the refusal is mended. */
+    post_answer(post, verdict.outcome, verdict.outcome == PEN_RETRY ? answer->retry_after_ms : 0, why);
 }
 
 static void post_send(struct post *post)
