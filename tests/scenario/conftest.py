@@ -14,13 +14,14 @@ from penstock import Penstock, binary    # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'sanitize: also run under the sanitizers')
-    config.addinivalue_line('markers', 'long: minutes; left out of tests/run quick')
+    config.addinivalue_line('markers', 'plain: waits longer than it works: not under the sanitizers')
+    config.addinivalue_line('markers', 'long: takes minutes; only in tests/run full')
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever runs the daemon is worth running under the sanitizers, unless it takes minutes as it is."""
+    """Whatever runs the daemon is worth running under the sanitizers, unless it takes long as it is."""
     for item in items:
-        if 'penstock' in item.fixturenames and item.get_closest_marker('long') is None:
+        if 'penstock' in item.fixturenames and not any(item.iter_markers('long')) and not any(item.iter_markers('plain')):
             item.add_marker('sanitize')
 
 

@@ -139,6 +139,7 @@ def test_tokens_end_and_are_renewed(tmp_path, far_end, penstock):
     judge(daemon, far_end, made)
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize('trouble, cure', [
     (lambda far_end: far_end.settings(granted=False), lambda far_end: far_end.settings(granted=True)),
     (lambda far_end: far_end.rotate_secret(write=False), lambda far_end: far_end.rotate_secret()),
