@@ -537,7 +537,7 @@ static void file_read(struct file *file)
     *job = (struct file_job){ .file = file, .hint = file->hint, .reading = {
         .path = file->path, .hint = file->hint, .dev = file->dev, .ino = file->ino, .prints = file->prints,
         .position = file_position(file), .check = file->dirty && (!file->lost || file->hint != NULL), .skip = file->skip,
-        .reader = file->reader, .data = file->chunk->data, .have = file->chunk->size, .capacity = file->chunk->capacity,
+        .known_size = file->lost && !file->final ? file->end_size : UNKNOWN_SIZE, .reader = file->reader, .data = file->chunk->data, .have = file->chunk->size, .capacity = file->chunk->capacity,
     } };
     job->work.data = job;
     file->hint = NULL;
@@ -821,7 +821,7 @@ static void file_take_reading(struct file *file, struct reading *reading)
         file->end_size != (uint64_t)reading->st.st_size)
         file->final = false;
     if (reading->end || reading->skip) {
-        if (file->end_size != (uint64_t)reading->st.st_size || reading->size > 0)
+        if (file->end_size != (uint64_t)reading->st.st_size)
             file->quiet_ms = source_now_ms(source->host);
         file->end_size = (uint64_t)reading->st.st_size;
         file->end_ctime = stat_ctime(&reading->st);

@@ -393,6 +393,10 @@ void reader_run(struct reading *reading)
         r = -errno;
         goto out;
     }
+    if ((uint64_t)reading->st.st_size == reading->known_size) {
+        reading->end = true;
+        goto out;
+    }
     r = reader_verify(reading);
     if (r < 0 || reading->content != CONTENT_SAME)
         goto out;

@@ -55,6 +55,7 @@ struct reading {
     struct prints prints;
     uint64_t position;
     bool check;                      /* look whether the path still leads here, even if a reader is open */
+    uint64_t known_size;             /* nothing is read of a file that still has this size; UINT64_MAX: none has */
     bool skip;                       /* read nothing: find the end of the last record (start = end) */
     struct reader *reader;           /* in and out; NULL: not open */
     char *data;                      /* where to read to; `have` bytes are there already */
