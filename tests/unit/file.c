@@ -762,6 +762,72 @@ static void test_equal_beginnings(void **state)
     AWAIT(seen("and longer") == 1 && seen("d") == 1);
 }
 
+/* The same bytes before our place, other ones at the beginning. */
+static void test_equal_only_at_our_place(void **state)
+{
+    char same[4096];
+
+    (void)state;
+    memset(same, 's', sizeof same);
+    same[sizeof same - 2] = '\n';
+    same[sizeof same - 1] = '\0';
+    put("logs/a.log", "w", "one\n");
+    put("logs/a.log", "a", same);
+    start_logs("");
+    AWAIT(host.line_count == 2);
+    put("logs/temporary", "w", "two\n");
+    put("logs/temporary", "a", same);
+    put("logs/temporary", "a", "three\n");
+    rename(at("logs/temporary"), at("logs/a.log"));
+    AWAIT(seen("two") == 1 && seen("three") == 1);
+}
+
+/* Lines are written and files renamed, deleted behind us and made again, all the time, in no order. */
+static void test_rotation_without_pause(void **state)
+{
+    unsigned written = 0, rotated = 0;
+    char text[64], name[64];
+
+    (void)state;
+    srand(11);
+    start_logs("chunk = 4096");
+    while (written < 20000) {
+        FILE *file = fopen(at("logs/a.log"), "a");
+
+        for (int i = rand() % 200; i > 0 && written < 20000; i--)
+            fprintf(file, "line %u\n", written++);
+        fclose(file);
+        if (rand() % 4 == 0) {
+            for (unsigned i = rotated < 5 ? rotated : 5; i > 0; i--) {
+                snprintf(name, sizeof name, "logs/a.%u.log", i);
+                snprintf(text, sizeof text, "logs/a.%u.log", i + 1);
+                rename(at(name), at(text));
+            }
+            rename(at("logs/a.log"), at("logs/a.1.log"));
+            rotated++;
+            /* The last one falls off the end, as in life, only when it was read. */
+            if (rotated > 4) {
+                snprintf(text, sizeof text, "line %u", written - 1);
+                AWAIT(seen(text) > 0);
+            }
+        }
+        for (int i = rand() % 4; i > 0; i--)
+            uv_run(&host.loop, UV_RUN_NOWAIT);
+    }
+    AWAIT(host.line_count >= 20000);
+    settle();
+    {
+        unsigned char *count = calloc(20000, 1);
+
+        for (size_t i = 0; i < host.line_count; i++)
+            if (strncmp(host.lines[i], "line ", 5) == 0)
+                count[atoi(host.lines[i] + 5)]++;
+        for (unsigned i = 0; i < 20000; i++)
+            assert_int_equal(count[i], 1);
+        free(count);
+    }
+}
+
 /* Blocks go in before the closing brackets; the copy is rewritten in place, or replaced. */
 static void test_growing_pt1h(void **state)
 {
@@ -1111,6 +1177,24 @@ static void test_stop_with_chunks_out(void **state)
     assert_int_equal(host.line_count, 2);
 }
 
+static void test_stop_in_the_middle(void **state)
+{
+    char name[64];
+
+    (void)state;
+    for (unsigned i = 0; i < 600; i++) {
+        snprintf(name, sizeof name, "logs/%u.log", i);
+        put(name, "w", "line\n");
+    }
+    for (size_t wanted = 0; wanted < 60; wanted += 7) {
+        start_logs("open_max = 16");
+        AWAIT(host.line_count >= wanted);
+        for (size_t i = wanted % 5; i > 0; i--)
+            uv_run(&host.loop, UV_RUN_NOWAIT);
+        stop();
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -1129,6 +1213,8 @@ int main(void)
         TEST(replaced_by_a_longer_copy),
         TEST(replaced_with_inodes_passed_on),
         TEST(equal_beginnings),
+        TEST(equal_only_at_our_place),
+        TEST(rotation_without_pause),
         TEST(growing_pt1h),
         TEST(deleted_while_read),
         TEST(torn_end_of_a_live_file_waits),
@@ -1146,6 +1232,7 @@ int main(void)
         TEST(once),
         TEST(once_with_nothing),
         TEST(stop_with_chunks_out),
+        TEST(stop_in_the_middle),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
