@@ -651,6 +651,14 @@ static size_t framer_text_in_array(const struct framer *framer, size_t end)
     return at;
 }
 
+/* Nothing but closing brackets and blanks. */
+static bool is_brackets(const char *p, const char *end)
+{
+    while (p < end && (is_blank(*p) || *p == '}' || *p == ']'))
+        p++;
+    return p == end;
+}
+
 static size_t framer_text_line(const struct framer *framer, size_t end)
 {
     const char *data = framer->data;
@@ -670,6 +678,10 @@ static enum step framer_text(struct framer *framer, struct framer_piece *piece)
     size_t end = past ? framer->at + framer->record_max : framer->size;
     size_t at = in_array ? framer_text_in_array(framer, end) : framer_text_line(framer, end);
 
+    if (in_array && at == framer->size && framer->final && is_brackets(framer->data + framer->at, framer->data + at)) {
+        framer->at = at;             /* the wrong brackets close the stream: nothing is lost */
+        return STEP_ON;
+    }
     if (at < end || (framer->final && !past))
         return framer_piece(framer, piece, at, "it is not JSON");
     if (!past)

@@ -149,6 +149,7 @@ static const struct shape shapes[] = {
     { "cut off", "{\"a\":1}\n{\"a\":\"x", { "R{\"a\":1}", "T{\"a\":\"x" } },
     { "cut off in an envelope", "{\"records\":[{\"a\":1},{\"a\":{", { "R{\"a\":1}", "T{\"a\":{" } },
     { "an envelope's end is missing", "{\"records\":[{\"a\":1},{\"a\":2}", { "R{\"a\":1}", "R{\"a\":2}" } },
+    { "an array's end is missing", "{\"records\":[{\"a\":1},{\"a\":2} }\n}\n", { "R{\"a\":1}", "R{\"a\":2}" } },
     { "dots at the end", "{\"records\":[{\"a\":1}\n,\n...\n", { "R{\"a\":1}", "T..." } },
     { "unescaped quotes in an array", "{\"records\":[{\"t\":1,\"b\":\"{\"Id\":5}\"},{\"t\":2},{\"t\":3}]}\n", { "T{\"t\":1,\"b\":\"{\"Id\":5}\"}", "R{\"t\":2}", "R{\"t\":3}" } },
     { "a brace too few", "{\"records\":[{\"t\":1,\"p\":{\"x\":1},{\"t\":2},{\"t\":3}]}", { "T{\"t\":1,\"p\":{\"x\":1}", "R{\"t\":2}", "R{\"t\":3}" } },

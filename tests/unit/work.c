@@ -1,0 +1,354 @@
+/*
+ * The pure pipeline's promises: every record becomes messages or travels as unknown with a reason; the counts add up; what
+ * comes out does not depend on how the input was cut, nor on how much output one run may make.
+ */
+#include "daemon/work.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <openssl/sha.h>
+
+/* ---- Parsers and schemas that are as simple as can be ----------------------------------------------------------- */
+
+static bool has(const struct pen_record *record, const char *key)
+{
+    struct pen_json node = pen_json_get(record->json, key);
+
+    return pen_json_type(&node) != PEN_JSON_MISSING;
+}
+
+/* {"count":3}: so many events. {"count":3,"bad":1}: partly. {"count":0,"bad":1}: malformed. */
+static bool count_claims(const struct pen_record *record)
+{
+    return has(record, "count");
+}
+
+static enum pen_parsed count_parse(void *self, const struct pen_record *record, struct pen_out *out)
+{
+    struct pen_json count = pen_json_get(record->json, "count");
+    int64_t events = 0;
+
+    (void)self;
+    pen_json_int(&count, &events);
+    for (int64_t i = 0; i < events; i++) {
+        struct pen_event *event = pen_out_event(out, PEN_NETWORK);
+
+        pen_set_ticks(event, PEN_TIME_GENERATED, i);
+        pen_out_emit(out, event);
+    }
+    if (!has(record, "bad"))
+        return PEN_PARSED;
+    pen_out_blame(out, "bad is set");
+    return events > 0 ? PEN_PARTLY : PEN_MALFORMED;
+}
+
+static bool other_claims(const struct pen_record *record)
+{
+    return has(record, "other");
+}
+
+static enum pen_parsed other_parse(void *self, const struct pen_record *record, struct pen_out *out)
+{
+    (void)self;
+    (void)record;
+    return pen_out_emit(out, pen_out_event(out, PEN_AUDIT));
+}
+
+static bool all_claims(const struct pen_record *record)
+{
+    (void)record;
+    return true;
+}
+
+static enum pen_parsed all_parse(void *self, const struct pen_record *record, struct pen_out *out)
+{
+    (void)self;
+    (void)record;
+    return pen_out_emit(out, pen_out_event(out, PEN_UNKNOWN));
+}
+
+static const struct pen_parser count_parser = { sizeof(count_parser), "count", NULL, NULL, count_claims, count_parse, NULL };
+static const struct pen_parser other_parser = { sizeof(other_parser), "other", NULL, NULL, other_claims, other_parse, NULL };
+static const struct pen_parser all_parser = { sizeof(all_parser), "all", NULL, NULL, all_claims, all_parse, NULL };
+
+static void line_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+{
+    buf_text(out, "%s %d %.*s %.*s %s\n", meta->parser, (int)event->kind, (int)meta->id_size, meta->id,
+             (int)(meta->record->raw.size < 100 ? meta->record->raw.size : 100), meta->record->raw.data,
+             meta->record->trouble != NULL ? meta->record->trouble : "");
+}
+
+static const struct schema line_schema = { "line", false, line_write };
+static const struct schema record_schema = { "record", true, line_write };
+
+static const struct work_parser parsers[] = { { .parser = &count_parser }, { .parser = &other_parser }, { .parser = &all_parser } };
+
+static struct work_plan plan_of(size_t output_max)
+{
+    return (struct work_plan){
+        .parsers = parsers, .parser_count = 3, .schemas = { &line_schema, &record_schema }, .schema_count = 2,
+        .source = PEN_SPAN("test"), .record_max = 1 << 20, .big_record = SIZE_MAX, .output_max = output_max,
+    };
+}
+
+/* ---- A stream through runs -------------------------------------------------------------------------------------- */
+
+struct result {
+    struct buf lines, records;
+    struct work_counts counts;
+    size_t faults, runs;
+};
+
+static void result_take(struct result *result, const struct work *work)
+{
+    const struct work_messages *messages = work->messages;
+
+    for (unsigned schema = 0; schema < 2; schema++) {
+        size_t end = 0;
+
+        for (size_t i = 0; i < messages[schema].count; i++) {
+            assert_int_equal(messages[schema].index[i].offset, end);
+            end += messages[schema].index[i].size;
+        }
+        assert_int_equal(messages[schema].bytes.size, end);
+    }
+    buf_add(&result->lines, messages[0].bytes.data, messages[0].bytes.size);
+    buf_add(&result->records, messages[1].bytes.data, messages[1].bytes.size);
+    assert_int_equal(messages[0].count, work->counts.events);
+    result->counts.records += work->counts.records;
+    result->counts.events += work->counts.events;
+    result->counts.unknown += work->counts.unknown;
+    result->counts.malformed += work->counts.malformed;
+    result->counts.partly += work->counts.partly;
+    result->counts.oversize += work->counts.oversize;
+    result->faults += work->fault_count;
+    result->runs++;
+}
+
+static struct result run_all(struct work_plan plan, const char *data, size_t size, size_t step)
+{
+    struct worker *worker = worker_new();
+    struct work work = { .plan = &plan };
+    struct result result = { 0 };
+    size_t end = 0;
+
+    do {
+        end = size - end < step ? size : end + step;
+        do {
+            struct buf chunk = { 0 };
+
+            buf_add(&chunk, data + work.offset, end - work.offset);
+            buf_reserve(&chunk, JSON_PADDING);
+            work.data = chunk.data;
+            work.size = chunk.size;
+            work.final = end == size;
+            work_run(worker, &work);
+            result_take(&result, &work);
+            work.offset += work.consumed;
+            work.word = work.word_after;
+            work.skip = work.skip_after;
+            work.big_allowed = work.end == WORK_BIG;
+            buf_free(&chunk);
+        } while (work.end != WORK_ALL);
+    } while (end < size);
+    assert_int_equal(work.offset, size);
+    assert_int_equal(work.skip, 0);
+    worker_free(worker);
+    buf_reserve(&result.lines, 1);
+    result.lines.data[result.lines.size] = '\0';    /* for strstr() */
+    return result;
+}
+
+static void result_free(struct result *result)
+{
+    buf_free(&result->lines);
+    buf_free(&result->records);
+}
+
+static void assert_same(const struct result *left, const struct result *right)
+{
+    assert_int_equal(left->lines.size, right->lines.size);
+    assert_memory_equal(left->lines.data, right->lines.data, left->lines.size);
+    assert_int_equal(left->records.size, right->records.size);
+    assert_memory_equal(left->records.data, right->records.data, left->records.size);
+    assert_memory_equal(&left->counts, &right->counts, sizeof(left->counts));
+    assert_int_equal(left->faults, right->faults);
+}
+
+static const char mixed[] =
+    "{\"records\":[{\"count\":3},{\"other\":1},{\"count\":0}]}\n"
+    "{\"count\":2,\"bad\":1}\n{\"count\":0,\"bad\":1}\n{\"nobody\":1}\n"
+    "plain text\n{\"count\":1,}\n{\"count\":\"torn\n{\"other\":2}{\"count\":40}\n{\"cut\":";
+
+static void test_every_record_is_accounted_for(void **state)
+{
+    struct result result = run_all(plan_of(1 << 20), mixed, strlen(mixed), sizeof(mixed));
+
+    (void)state;
+    assert_int_equal(result.counts.records, 12);
+    assert_int_equal(result.counts.events, 3 + 1 + 0 + 2 + 1 + 1 + 1 + 1 + 1 + 1 + 40 + 1);
+    assert_int_equal(result.counts.unknown, 6);      /* refused, claimed by nobody, text, no JSON, torn, cut off */
+    assert_int_equal(result.counts.malformed, 5);
+    assert_int_equal(result.counts.partly, 1);
+    assert_int_equal(result.counts.oversize, 0);
+    assert_int_equal(result.faults, 6);
+    assert_non_null(strstr(result.lines.data, "{\"count\":0,\"bad\":1} bad is set\n"));
+    result_free(&result);
+}
+
+/* Schemas that carry records whole get each once, the one without events too. */
+static void test_per_record_schemas_get_each_record_once(void **state)
+{
+    struct result result = run_all(plan_of(1 << 20), mixed, strlen(mixed), sizeof(mixed));
+    size_t lines = 0;
+
+    (void)state;
+    for (size_t i = 0; i < result.records.size; i++)
+        lines += result.records.data[i] == '\n';
+    assert_int_equal(lines, 12);
+    result_free(&result);
+}
+
+static void test_output_bound_changes_nothing_but_the_runs(void **state)
+{
+    struct result whole = run_all(plan_of(1 << 20), mixed, strlen(mixed), sizeof(mixed));
+
+    (void)state;
+    for (size_t output_max = 0; output_max < 2000; output_max += output_max < 100 ? 1 : 97) {
+        struct result bound = run_all(plan_of(output_max), mixed, strlen(mixed), sizeof(mixed));
+
+        assert_same(&whole, &bound);
+        if (output_max == 0)
+            assert_true(bound.runs > 50);
+        result_free(&bound);
+    }
+    result_free(&whole);
+}
+
+static void test_cuts_change_nothing(void **state)
+{
+    struct result whole = run_all(plan_of(1 << 20), mixed, strlen(mixed), sizeof(mixed));
+
+    (void)state;
+    for (size_t step = 1; step < sizeof(mixed); step++) {
+        struct result cut = run_all(plan_of(100), mixed, strlen(mixed), step);
+
+        assert_same(&whole, &cut);
+        result_free(&cut);
+    }
+    result_free(&whole);
+}
+
+static void test_event_id_is_the_records_hash_and_the_ordinal(void **state)
+{
+    const char *record = "{\"count\":12}";
+    unsigned char hash[SHA256_DIGEST_LENGTH];
+    char expected[64] = "";
+    struct result result = run_all(plan_of(10), record, strlen(record), 100);
+
+    (void)state;
+    SHA256((const unsigned char *)record, strlen(record), hash);
+    for (unsigned i = 0; i < 16; i++)
+        snprintf(expected + 2 * i, 3, "%02x", hash[i]);
+    for (unsigned i = 0; i < 12; i++) {
+        snprintf(expected + 32, 16, "-%u ", i);
+        assert_non_null(strstr(result.lines.data, expected));
+    }
+    result_free(&result);
+}
+
+static void test_big_records_wait_for_leave(void **state)
+{
+    struct work_plan plan = plan_of(1 << 20);
+    struct buf data = { 0 };
+    struct worker *worker = worker_new();
+    struct work work = { .plan = &plan, .final = true };
+
+    (void)state;
+    plan.big_record = 1000;
+    BUF_LITERAL(&data, "{\"other\":1}\n{\"count\":1,\"text\":\"");
+    for (unsigned i = 0; i < 2000; i++)
+        buf_char(&data, 'x');
+    BUF_LITERAL(&data, "\"}\n{\"other\":2}\n");
+    buf_reserve(&data, JSON_PADDING);
+    work.data = data.data;
+    work.size = data.size;
+    work_run(worker, &work);
+    assert_int_equal(work.end, WORK_BIG);
+    assert_int_equal(work.counts.records, 1);
+    assert_int_equal(work.consumed, 11);
+    work.data += work.consumed;
+    work.size -= work.consumed;
+    work.offset += work.consumed;
+    work.word = work.word_after;
+    work.big_allowed = true;
+    work_run(worker, &work);
+    assert_int_equal(work.end, WORK_ALL);
+    assert_int_equal(work.counts.records, 2);
+    assert_int_equal(work.consumed, work.size);
+    worker_shrink(worker);
+    assert_int_equal(work.messages[0].count, 2);     /* still there */
+    worker_free(worker);
+    buf_free(&data);
+}
+
+static void test_oversize_travels_as_unknown(void **state)
+{
+    struct work_plan plan = plan_of(1 << 20);
+    struct buf data = { 0 };
+    struct result result;
+
+    (void)state;
+    plan.record_max = 8192;
+    BUF_LITERAL(&data, "{\"count\":1,\"text\":\"");
+    for (unsigned i = 0; i < 20000; i++)
+        buf_char(&data, 'x');
+    BUF_LITERAL(&data, "\"}\n{\"other\":2}\n");
+    result = run_all(plan, data.data, data.size, 9000);
+    assert_int_equal(result.counts.records, 2);
+    assert_int_equal(result.counts.oversize, 1);
+    assert_int_equal(result.counts.unknown, 1);
+    assert_int_equal(result.counts.malformed, 0);
+    assert_int_equal(result.faults, 1);
+    result_free(&result);
+    buf_free(&data);
+}
+
+/* A user's parser may claim what a built-in one would: it is asked first, whoever claimed the record before. */
+static void test_users_parsers_come_first(void **state)
+{
+    struct work_parser user[] = {
+        { .parser = &other_parser, .plugin = (struct plugin *)parsers }, { .parser = &count_parser }, { .parser = &all_parser },
+    };
+    const char *data = "{\"count\":1}\n{\"count\":1,\"other\":1}\n{\"count\":1}\n";
+    struct work_plan plan = plan_of(1 << 20);
+    struct result result;
+
+    (void)state;
+    plan.parsers = user;
+    result = run_all(plan, data, strlen(data), 1000);
+    assert_memory_equal(result.lines.data, "count", 5);
+    assert_non_null(strstr(result.lines.data, "\nother 2 "));
+    assert_int_equal(result.counts.events, 3);
+    result_free(&result);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_record_is_accounted_for),
+        cmocka_unit_test(test_per_record_schemas_get_each_record_once),
+        cmocka_unit_test(test_output_bound_changes_nothing_but_the_runs),
+        cmocka_unit_test(test_cuts_change_nothing),
+        cmocka_unit_test(test_event_id_is_the_records_hash_and_the_ordinal),
+        cmocka_unit_test(test_big_records_wait_for_leave),
+        cmocka_unit_test(test_oversize_travels_as_unknown),
+        cmocka_unit_test(test_users_parsers_come_first),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
