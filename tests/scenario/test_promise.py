@@ -132,11 +132,12 @@ def test_far_end_down_for_the_whole_input(penstock, far_end, broker, tmp_path):
     daemon = penstock(('source activity', {'type': 'file', 'path': f'{logs}/*.json'}),
                       far_end.sink(spool_after='100ms', spool_max='3M', **LIFE),
                       ('sink siem', {'type': 'kafka', 'brokers': broker.bootstrap, 'topic': 'away', 'schema': 'ocsf',
-                                     'spool_after': '100ms', 'spool_max': '4M', **LIFE}),
+                                     'timeout': '1s', 'spool_after': '100ms', 'spool_max': '4M', **LIFE}),
                       memory='32M').start()
     wait_until(lambda: 'the spool is full' in daemon.log_text(), 60, 'a spool at its cap', daemon)
     counters = wait_until(lambda: (lambda c: c if c[(None, None)]['flow'] == 'paused' else None)(daemon.counters()), 60,
                           'sources to be paused', daemon)
+    wait_until(lambda: daemon.counters()[(None, 'siem')]['retries'] >= 20, 60, 'Kafka to have been tried again', daemon)
     assert_adds_up(counters)
     assert counters[('activity', None)]['read'] < made.records
     assert counters[(None, 'sentinel')]['spool_bytes'] <= 3 << 20
