@@ -112,7 +112,7 @@ def test_only_post_is_known(caller):
 @pytest.mark.parametrize('body, status', [
     (b'', 500), (b'[]', 500), (b'{}', 400), (b'[1]', 400), (b'[{"a":1},[]]', 400), (b'[{"a":1}', 400), (b'[{"a":NaN}]', 400),
     (b'[{"a":"\xff"}]', 400), (b'[{"a":"\x01"}]', 400), (b'[' * 100_000, 400), (b'[{}]x', 400),
-])
+], ids=lambda value: str(value)[:20])
 def test_a_wrong_body_is_refused(caller, body, status):
     assert caller.post(body)[0] == status
 
@@ -175,7 +175,8 @@ def test_a_key_given_twice_is_a_violation(caller):
     assert caller.far_end.violations()[before:] == [(NETWORK, None, 'SrcDvcId', 'duplicate-key')]
 
 
-@pytest.mark.parametrize('column, value', [('EventMessage', '\u00e9' * 32_769), ('AdditionalFields', {'x': 'y' * 65_536})])
+@pytest.mark.parametrize('column, value', [('EventMessage', '\u00e9' * 32_769), ('AdditionalFields', {'x': 'y' * 65_536})],
+                         ids=['string', 'dynamic'])
 def test_a_long_value_is_remembered_but_taken(caller, column, value):
     before = len(caller.far_end.violations())
     assert caller.post([dict(ROW, **{column: value})])[0] == 204
