@@ -629,7 +629,6 @@ static void file_gone(struct file *file)
         file->gone = time(NULL);
     file->lost = file->leaving = file->final = false;
     file->end_size = UNKNOWN_SIZE;
-    file_drop_inode(file);
     file_save(file);
 }
 
@@ -704,9 +703,14 @@ static bool file_place(struct file *file, const struct reading *reading)
     }
     if (held && reading->path_taken && file_by_path(source, path) == NULL)
         finder_look(source->finder, path);
-    /* Our inode was seen there, but it is not our file: somebody else's, then. */
-    if (reading->hint != NULL && reading->place != PLACE_SAME && file_by_path(source, reading->hint) == NULL)
+    /* Our inode was seen there, but it is not our file: somebody else's, then. A file that is only gone keeps its inode, since
+     * one may look between two renames and find it nowhere. */
+    if (reading->hint != NULL && (reading->place == PLACE_LOST || reading->place == PLACE_GONE)) {
+        file_drop_inode(file);
         finder_look(source->finder, reading->hint);
+    } else if (reading->hint != NULL && reading->place != PLACE_SAME && file_by_path(source, reading->hint) == NULL) {
+        finder_look(source->finder, reading->hint);
+    }
     free(path);
     return file->gone == 0;
 }
