@@ -2,7 +2,7 @@
  * parse.c - `penstock parse`: the pure pipeline on files or standard input, for trying, testing and timing.
  *
  * Messages go to standard output, one line each, what went wrong to standard error as FILE:POSITION: why, where POSITION
- * counts the unpacked bytes. Input is run through as it arrives, so that it can stand behind a pipe that never ends.
+ * counts the unpacked bytes. Memory is a buffer of twice the longest record, whatever the input's length.
  */
 #include "daemon/commands.h"
 #include "daemon/option.h"
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -296,6 +297,7 @@ int command_parse(int argc, char **argv)
         status = parse_open(&parse);
     if (status != 0)
         return status;
+    signal(SIGPIPE, SIG_IGN);        /* write() says it, and the counts are still printed */
     if (optind == argc)
         parse_file(&parse, "-");
     for (int i = optind; i < argc && !parse.hung_up; i++)

@@ -142,16 +142,6 @@ def test_a_torn_archive_is_said(tmp_path):
     assert len(run.stdout.splitlines()) > 10000
 
 
-def test_what_was_written_to_a_pipe_comes_out_at_once():
-    with subprocess.Popen([str(binary()), 'parse', '--schema', 'raw'], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
-        for record in (b'{"a":1}\n', b'{"a":2}\n'):
-            run.stdin.write(record)
-            run.stdin.flush()
-            assert run.stdout.readline() == record
-        run.stdin.close()
-        assert run.wait(20 * slower()) == 0
-
-
 def test_oversize_costs_only_itself():
     run = parse('--schema', 'raw', '--record-max', '1M', '--stats', data=b'{"a":"' + b'x' * 3000000 + b'"}\n{"b":1}\n')
     assert run.returncode == 1 and len(faults(run)) == 1
