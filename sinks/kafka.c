@@ -59,6 +59,9 @@
 #define STOP_MS         4000         /* of the daemon's stop time (8 s by default), then we purge */
 #define LOG_EVERY_MS    30000
 
+/* The default of `timeout`, 90 s, is longer than a throttled Event Hub may take for one reply (60 s) and than most brokers
+ * take to restart: what librdkafka bridges by itself repeats nothing. */
+
 enum key { KEY_STREAM, KEY_NONE };
 enum security { SECURITY_AUTO, SECURITY_PLAINTEXT, SECURITY_SSL, SECURITY_SASL_PLAINTEXT, SECURITY_SASL_SSL };
 
@@ -139,7 +142,7 @@ static const struct pen_option kafka_options[] = {
       .help = "File with the SASL password; read again for every new producer." },
     { "connection_string_file", PEN_SECRET_FILE, offsetof(struct kafka, connection_string_file),
       .help = "File with an Event Hubs connection string; takes the place of username and password." },
-    { "timeout", PEN_MS, offsetof(struct kafka, timeout_ms), .fallback = "30s", .min = 1000, .max = 900000,
+    { "timeout", PEN_MS, offsetof(struct kafka, timeout_ms), .fallback = "90s", .min = 1000, .max = 900000,
       .help = "Give back what is outstanding when the oldest batch has heard nothing for so long." },
     { "batch_bytes", PEN_BYTES, offsetof(struct kafka, batch_bytes), .fallback = "1000000", .min = 1024,
       .max = 64 << 20, .help = "Largest batch." },
@@ -408,6 +411,8 @@ static int kafka_check(const struct kafka *kafka, struct pen_error *err)
                              security_names[kafka->security]);
     if (kafka->connection_string_file && kafka->security == SECURITY_SASL_PLAINTEXT)
         return pen_error_set(err, UV_EINVAL, "Event Hubs takes TLS only: use security = sasl_ssl");
+    if (kafka_is_event_hubs(kafka) && !kafka->username && !kafka->connection_string_file)
+        return pen_error_set(err, UV_EINVAL, "Event Hubs wants a login: set connection_string_file");
     for (size_t i = 0; i < kafka->pairs.count; i++)
         if (kafka_is_event_hubs(kafka) && strncmp(kafka->pairs.keys[i], "compression.", 12) == 0 &&
             strcmp(kafka->pairs.keys[i], "compression.level") != 0 && strcmp(kafka->pairs.values[i], "none") != 0 &&
@@ -415,6 +420,18 @@ static int kafka_check(const struct kafka *kafka, struct pen_error *err)
             return pen_error_set(err, UV_EINVAL, "kafka.%s = %s: Event Hubs takes none or gzip only",
                                  kafka->pairs.keys[i], kafka->pairs.values[i]);
     return 0;
+}
+
+/* Taken, because a laboratory may need it; never silently. */
+static void kafka_warn_unverified(const struct kafka *kafka)
+{
+    for (size_t i = 0; i < kafka->pairs.count; i++)
+        if ((strcmp(kafka->pairs.keys[i], "enable.ssl.certificate.verification") == 0 &&
+             strcmp(kafka->pairs.values[i], "true") != 0) ||
+            (strcmp(kafka->pairs.keys[i], "ssl.endpoint.identification.algorithm") == 0 &&
+             strcmp(kafka->pairs.values[i], "https") != 0))
+            log_line(LOG_WARN, "brokers are not verified: anyone on the way can read and change events", "sink",
+                     kafka->name, "key", kafka->pairs.keys[i], NULL);
 }
 
 /* ---- The producer ---------------------------------------------------------------------------------------------- */
@@ -620,13 +637,13 @@ static void kafka_take_error(struct kafka *kafka, rd_kafka_event_t *event)
 {
     rd_kafka_resp_err_t error = rd_kafka_event_error(event);
 
-    if (error == RD_KAFKA_RESP_ERR__FATAL) {
+    if (rd_kafka_fatal_error(kafka->producer, NULL, 0)) {    /* the event itself does not tell reliably */
         kafka_give_up_for(kafka, error);
     } else if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         kafka->trouble = kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY;
         snprintf(kafka->trouble_text, sizeof(kafka->trouble_text), "%s", rd_kafka_event_error_string(event));
-    } else if (kafka->trouble == PEN_REFUSED && kafka->first) {
-        kafka_give_up(kafka, PEN_REFUSED, kafka->trouble_text);   /* no broker lets us in: waiting helps nobody */
+    } else if (kafka->trouble == PEN_REFUSED) {  /* no broker lets us in: waiting helps nobody */
+        kafka_give_up(kafka, PEN_REFUSED, kafka->trouble_text);
     }
 }
 
@@ -799,7 +816,7 @@ static void kafka_turn(struct kafka *kafka)
         break;
     case REAPED:
         kafka_settle_given_up(kafka);
-        if (kafka->stopped) {
+        if (kafka->stopped && !kafka->first) {
             kafka_close_handles(kafka);
             return;
         }
@@ -929,6 +946,7 @@ static int kafka_open(void **self, struct pen_host *host, const struct pen_conf 
     }
     uv_timer_init(kafka->loop, &kafka->timer);
     kafka->handles = 2;
+    kafka_warn_unverified(kafka);
     uv_poll_start(&kafka->poll, UV_READABLE, on_wake);
     *self = kafka;
     return 0;

@@ -18,6 +18,28 @@ def broker(tmp_path_factory):
         missing(reason)
 
 
+@pytest.mark.parametrize("script, reason", [(None, "mvn is not installed"), ("echo '[ERROR] no route'; exit 1", "no route")])
+def test_without_maven_central_the_reason_is_told(tmp_path, monkeypatch, script, reason):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("java", "kcat", "openssl"):
+        (tools / name).symlink_to("/bin/true")
+    if script:
+        (tools / "mvn").write_text(f"#!/bin/sh\n{script}\n")
+        (tools / "mvn").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(Unavailable, match=reason):
+        Kafka(tmp_path / "broker")
+
+
+@pytest.mark.parametrize("asked, outcome", [("", pytest.skip.Exception), ("all", pytest.fail.Exception)])
+def test_missing_skips_unless_everything_is_asked_for(monkeypatch, asked, outcome):
+    monkeypatch.setenv("PENSTOCK_TESTS", asked)
+    with pytest.raises(outcome, match="no reason"):
+        missing("no reason")
+
+
 def kcat(bootstrap, topic, lines, options=None):
     command = ["kcat", "-b", bootstrap, "-P", "-t", topic, "-K", "|", "-m", "10", "-X", "message.timeout.ms=8000"]
     for key, value in (options or {}).items():

@@ -68,7 +68,8 @@ static void world_word(struct world *world, const char *key, const char *value)
 
 static int world_start(struct world *world)
 {
-    world_word(world, "brokers", rd_kafka_mock_cluster_bootstraps(world->mock));
+    if (!lender_value(&world->conf, "brokers", NULL))
+        world_word(world, "brokers", rd_kafka_mock_cluster_bootstraps(world->mock));
     world_word(world, "topic", TOPIC);
     return kafka_sink.open(&world->sink, &world->host, &world->conf, &world->err);
 }
@@ -524,6 +525,53 @@ static void stop_is_bounded_when_the_broker_is_gone(void **state)
     loan_free(loan);
 }
 
+/* A sink that was shut out while idle must not let the first batch wait for the whole timeout. */
+static void idle_producer_that_died_is_made_anew(void **state)
+{
+    struct world *world = *state;
+    char why[512];
+
+    rd_kafka_mock_push_request_errors(world->mock, API_INIT_PRODUCER_ID, 1,
+                                      RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED);
+    assert_int_equal(world_start(world), 0);
+    while (((struct kafka *)world->sink)->producer)
+        uv_run(&world->loop, UV_RUN_ONCE);
+    assert_int_equal(world_answer_to(world, 0, why, sizeof(why)), PEN_DELIVERED);
+}
+
+static struct loan *late;
+
+static void on_answer_submit_and_stop(struct loan *loan)
+{
+    struct world *world = loan->arg;
+
+    loan_submit(late, &kafka_sink, world->sink);
+    kafka_sink.stop(world->sink, on_stopped, world);
+}
+
+/* An answer may bring the next batch at once, and even the end. */
+static void submit_and_stop_from_inside_an_answer(void **state)
+{
+    static const char *const texts[] = { "{\"n\":1}" };
+    struct world *world = *state;
+    struct loan *loan = loan_new(texts, NULL, 1, streams);
+
+    late = loan_new(texts, NULL, 1, streams);
+    loan->on_answer = on_answer_submit_and_stop;
+    loan->arg = world;
+    assert_int_equal(world_start(world), 0);
+    rd_kafka_mock_push_request_errors(world->mock, API_PRODUCE, 1, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    loan_submit(loan, &kafka_sink, world->sink);
+    while (!world->stopped)
+        uv_run(&world->loop, UV_RUN_ONCE);
+    assert_int_equal(loan->answer.outcome, PEN_REFUSED);
+    assert_int_equal(late->answer.outcome, PEN_DELIVERED);
+    kafka_sink.close(world->sink);
+    world->sink = NULL;
+    loan_free(loan);
+    loan_free(late);
+}
+
 /* ---- Settings -------------------------------------------------------------------------------------------------- */
 
 static void refused_settings_name_the_culprit(void **state)
@@ -546,6 +594,7 @@ static void refused_settings_name_the_culprit(void **state)
         { "password_file", "/nowhere", "username" },
         { "connection_string_file", "/nowhere", "/nowhere" },
         { "security", "sasl", "security" },
+        { "brokers", "acme.servicebus.windows.net:9093", "connection_string_file" },
     };
     struct world *world = *state;
 
@@ -567,6 +616,17 @@ static void allowed_settings_pass_through(void **state)
     world_word(world, "kafka.compression.codec", "lz4");
     world_word(world, "kafka.linger.ms", "50");
     assert_int_equal(world_start(world), 0);
+}
+
+static void switched_off_verification_is_told(void **state)
+{
+    struct world *world = *state;
+
+    world_word(world, "brokers", "127.0.0.1:1");
+    world_word(world, "security", "ssl");
+    world_word(world, "kafka.enable.ssl.certificate.verification", "false");
+    assert_int_equal(world_start(world), 0);
+    assert_non_null(strstr(lender_log, "<4>brokers are not verified"));
 }
 
 static const char *secret_file(const char *content)
@@ -655,8 +715,11 @@ int main(void)
         PROMISE(limits_are_the_settings),
         PROMISE(stop_delivers_what_is_on_its_way),
         PROMISE(stop_is_bounded_when_the_broker_is_gone),
+        PROMISE(idle_producer_that_died_is_made_anew),
+        PROMISE(submit_and_stop_from_inside_an_answer),
         PROMISE(refused_settings_name_the_culprit),
         PROMISE(allowed_settings_pass_through),
+        PROMISE(switched_off_verification_is_told),
         PROMISE(connection_string_brings_the_event_hubs_profile),
         PROMISE(connection_string_must_look_like_one),
     };
