@@ -595,7 +595,7 @@ static int entry_refuse(const struct entry *entry, const struct pen_option *row,
     buf_text(&said, "\"%s\": %s", row->name, expected);
     if (entry->written[0] == '\0')
         BUF_LITERAL(&said, ", found nothing");
-    else if (row->type != PEN_SECRET_FILE)
+    else if (row->type != PEN_SECRET_FILE && strchr(entry->written, '@') == NULL)   /* user:password@host stays unsaid */
         buf_text(&said, ", found \"%.80s\"", entry->written);
     if (near != NULL)
         buf_text(&said, "; did you mean \"%s\"?", near);

@@ -416,6 +416,7 @@ static void test_bad_urls(void **state)
         conf = read_text(text);
         assert_int_equal(fill(conf, &fake), 1);
         assert_non_null(strstr(mistakes, "2: \"endpoint\": expected an http or https address"));
+        assert_null(strstr(mistakes, "u:p"));      /* a password in an address is not shown */
         conf_free(conf);
     }
 }
