@@ -74,7 +74,7 @@ def test_growing_blob_is_tailed_record_by_record(penstock, far_end, tmp_path):
     assert total(daemon.counters(), 'malformed') == 0
 
 
-@pytest.mark.long
+@pytest.mark.plain
 def test_nothing_is_lost_in_fifty_kills(penstock, far_end, broker, tmp_path):
     """kill -9 at random, 50 times, while 200,000 records go to both sinks."""
     records, kills = 200_000, 50
