@@ -187,6 +187,14 @@ void outlet_flush(struct outlet *outlet)
     outlet_pump(outlet);
 }
 
+bool outlet_has_open(const struct outlet *outlet)
+{
+    for (int kind = 0; kind < PEN_KINDS; kind++)
+        if (outlet->open[kind] != NULL)
+            return true;
+    return false;
+}
+
 void outlet_add(struct outlet *outlet, enum pen_kind kind, const char *data, size_t size,
                 const struct batch_origin *origin)
 {

@@ -46,6 +46,7 @@ void outlet_drop(struct outlet *outlet, uint32_t source);
 void outlet_pump(struct outlet *outlet);
 /* Seals what is open now rather than at its flush time. */
 void outlet_flush(struct outlet *outlet);
+bool outlet_has_open(const struct outlet *outlet);
 
 const char *outlet_name(const struct outlet *outlet);
 const struct schema *outlet_schema(const struct outlet *outlet);

@@ -73,7 +73,6 @@ struct job {
     size_t worker_bytes;                           /* as counted in the budget */
     struct stream *stream;                         /* NULL: free */
     struct work run;
-    size_t big_bytes;
     uint64_t since_ms;
 };
 
@@ -85,7 +84,9 @@ struct pipeline {
     struct cursors *cursors;
     struct budget budget;
     size_t baseline, chunk_bytes;
-    bool flow_open, big_waits, big_runs;
+    bool flow_open, big_waits;
+    struct stream *big_stream;                     /* has the budget to itself, between its passes too */
+    size_t big_bytes;                              /* counted for its tree */
     struct outlet *outlets[SETTINGS_SINKS_MAX];
     uint32_t outlet_count, outlets_stopped;
     struct source_host hosts[SETTINGS_SOURCES_MAX];
@@ -404,6 +405,49 @@ static void job_commit(struct job *job)
         run_released(run);
 }
 
+/* ---- Big records ---- */
+
+/* A big record's tree may take most of the budget. It waits until all else is out of memory, or as far out as it will go;
+ * then it keeps what it has over as many passes as its events need, each as soon as the batches of the last are on their
+ * way. */
+static size_t batch_bytes(const struct pipeline *pipeline)
+{
+    size_t others = pipeline->baseline + pipeline->chunk_bytes + pipeline->big_bytes;
+
+    return pipeline->budget.held > others ? pipeline->budget.held - others : 0;
+}
+
+static size_t big_need(const struct pipeline *pipeline, const struct stream *stream)
+{
+    size_t size = stream->chunk->size - stream->chunk_at, most = pipeline->settings->daemon.record_max;
+
+    return json_need(size < most ? size : most);
+}
+
+static bool big_fits(const struct pipeline *pipeline, const struct stream *stream)
+{
+    if (pipeline->big_stream != NULL)
+        return pipeline->big_stream == stream && batch_bytes(pipeline) < pipeline->budget.total / 8;
+    return pipeline->budget.held + big_need(pipeline, stream) <= pipeline->budget.total ||
+        (pipeline->jobs_running == 0 && batch_bytes(pipeline) == 0);
+}
+
+static void big_take(struct pipeline *pipeline, struct stream *stream)
+{
+    if (pipeline->big_stream == stream)
+        return;
+    pipeline->big_stream = stream;
+    pipeline->big_bytes = big_need(pipeline, stream);
+    budget_take(&pipeline->budget, pipeline->big_bytes);
+}
+
+static void big_give(struct pipeline *pipeline)
+{
+    budget_give(&pipeline->budget, pipeline->big_bytes);
+    pipeline->big_stream = NULL;
+    pipeline->big_bytes = 0;
+}
+
 /* ---- Jobs ---- */
 
 static void on_job_work(uv_work_t *work)
@@ -411,7 +455,7 @@ static void on_job_work(uv_work_t *work)
     struct job *job = work->data;
 
     work_run(job->worker, &job->run);
-    if (job->run.big_allowed)
+    if (job->run.big_allowed && job->run.end != WORK_FULL)
         worker_shrink(job->worker);
 }
 
@@ -442,16 +486,19 @@ static void on_job_done(uv_work_t *work, int status)
     job->stream = NULL;
     job->since_ms = 0;
     pipeline->jobs_running--;
-    budget_give(&pipeline->budget, job->worker_bytes + job->big_bytes);
+    stream->in_job = false;
+    if (pipeline->big_stream == stream && job->run.end == WORK_FULL) {
+        worker_bytes = job->worker_bytes;          /* the tree stays, and is counted already */
+    } else {
+        stream->big = job->run.end == WORK_BIG;
+        if (pipeline->big_stream == stream)
+            big_give(pipeline);
+    }
+    budget_give(&pipeline->budget, job->worker_bytes);
     budget_take(&pipeline->budget, worker_bytes);
     pipeline->baseline += worker_bytes - job->worker_bytes;
     job->worker_bytes = worker_bytes;
-    if (job->big_bytes > 0)
-        pipeline->big_runs = false;
-    job->big_bytes = 0;
 
-    stream->in_job = false;
-    stream->big = job->run.end == WORK_BIG;
     if (job->run.end == WORK_ALL || pipeline->state != PIPELINE_RUNNING)
         stream_give_back(stream);
     else
@@ -462,16 +509,6 @@ static void on_job_done(uv_work_t *work, int status)
     pipeline_work(pipeline);
     if (pipeline->state == PIPELINE_STOPPING_SOURCES)
         pipeline_stop_on(pipeline);
-}
-
-/* A big record may have the budget to itself: all else must be out of memory first, or as far out as it will go. */
-static bool big_fits(struct pipeline *pipeline, const struct stream *stream)
-{
-    size_t need = json_need(stream->chunk->size - stream->chunk_at);
-
-    return !pipeline->big_runs &&
-        (pipeline->budget.held + need <= pipeline->budget.total ||
-         (pipeline->jobs_running == 0 && pipeline->budget.held <= pipeline->baseline + pipeline->chunk_bytes));
 }
 
 static struct job *job_free(struct pipeline *pipeline)
@@ -493,11 +530,8 @@ static void job_start(struct pipeline *pipeline, struct job *job, struct stream 
         .offset = stream->position, .word = stream->word, .skip = stream->skip, .received_ms = wall_ms(),
         .final = chunk->final, .big_allowed = stream->big,
     };
-    if (stream->big) {
-        job->big_bytes = json_need(job->run.size);
-        budget_take(&pipeline->budget, job->big_bytes);
-        pipeline->big_runs = true;
-    }
+    if (stream->big)
+        big_take(pipeline, stream);
     job->since_ms = now_ms(pipeline);
     pipeline->jobs_running++;
     job->work.data = job;
@@ -553,13 +587,14 @@ static void pipeline_flow(struct pipeline *pipeline)
 {
     const struct budget *budget = &pipeline->budget;
     /* Chunks that wait for the flow to open must not be what keeps it closed. */
-    bool only_chunks = budget->held <= pipeline->baseline + pipeline->chunk_bytes;
+    bool only_chunks = batch_bytes(pipeline) == 0 && pipeline->big_stream == NULL;
 
+    if (pipeline->big_waits)                       /* for what is in batches: they need not be full to leave */
+        for (uint32_t i = 0; i < pipeline->outlet_count; i++)
+            if (outlet_has_open(pipeline->outlets[i]))
+                outlet_flush(pipeline->outlets[i]);
     if (pipeline->flow_open && (budget->held >= budget->upper || pipeline->big_waits)) {
         pipeline->flow_open = false;
-        if (pipeline->big_waits)
-            for (uint32_t i = 0; i < pipeline->outlet_count; i++)
-                outlet_flush(pipeline->outlets[i]);
     } else if (!pipeline->flow_open && !pipeline->big_waits && (budget->held <= budget->lower || only_chunks)) {
         pipeline->flow_open = true;
         for (uint32_t i = 0; i < pipeline->host_count && pipeline->state == PIPELINE_RUNNING; i++)
