@@ -747,7 +747,7 @@ static void outlet_submit(struct outlet *outlet)
 {
     struct part *part;
 
-    while (!outlet->sink_stopping && outlet->flying_count < outlet->limits.in_flight_max &&
+    while (outlet->flying_count < outlet->limits.in_flight_max &&
            now_ms(outlet) >= outlet->hold_until_ms && (part = ready_take(outlet)) != NULL) {
         part->flying = true;
         outlet->flying_count++;
@@ -849,8 +849,6 @@ static void outlet_arm(struct outlet *outlet)
     const struct part *part = TAILQ_FIRST(&outlet->ready);
     uint64_t at = UINT64_MAX, now = now_ms(outlet);
 
-    if (outlet->sink_stopping)
-        return;
     for (int kind = 0; kind < PEN_KINDS; kind++)
         if (outlet->open[kind] != NULL)
             soonest(&at, outlet->open[kind]->opened_ms + outlet->settings->flush_ms);
@@ -887,17 +885,21 @@ void outlet_pump(struct outlet *outlet)
     if (outlet->state != OUTLET_OPEN && outlet->settings->spool != SPOOL_ALWAYS && !outlet_has_jobs(outlet) &&
         spool_is_empty(outlet->spool) && !outlet->stopping)
         outlet_unspill(outlet);
-    if (outlet->state == OUTLET_OPEN) {
+    if (outlet->state == OUTLET_OPEN && !outlet->sink_stopping) {
         inbox_to_ready(outlet);
         outlet_submit(outlet);
         if (road_spills(outlet))
             outlet_spill(outlet);
     }
-    outlet_start_append(outlet);
-    outlet_start_read(outlet);
-    outlet_submit(outlet);
-    outlet_start_burial(outlet);
-    outlet_arm(outlet);
+    /* Once the sink is told to stop, no job may outlive it: what is answered from now on stays unsafe or on disk as it
+     * is, and comes again in the next life. */
+    if (!outlet->sink_stopping) {
+        outlet_start_append(outlet);
+        outlet_start_read(outlet);
+        outlet_submit(outlet);
+        outlet_start_burial(outlet);
+        outlet_arm(outlet);
+    }
     if (outlet->stopping)
         outlet_stop_on(outlet);
     outlet->conf.on_moved(outlet->conf.arg);

@@ -20,6 +20,7 @@ struct fake {
     struct pen_limits limits;
     struct pen_batch *held[64];
     unsigned held_count;
+    enum pen_outcome at_stop;        /* for what is in flight then; DELIVERED, the zero, stands for RETRY */
     bool down;                       /* answers nothing */
     enum pen_outcome (*answer)(struct fake *fake, struct pen_batch *batch);
     unsigned requests, rejects;
@@ -90,7 +91,7 @@ static void fake_stop(void *self, void (*stopped)(void *), void *arg)
 {
     (void)self;
     while (fake.held_count > 0)
-        pen_batch_answer(fake.held[--fake.held_count], PEN_RETRY, 0, "stopping");
+        pen_batch_answer(fake.held[--fake.held_count], fake.at_stop != 0 ? fake.at_stop : PEN_RETRY, 0, "stopping");
     uv_idle_stop(&fake.idle);
     uv_close((uv_handle_t *)&fake.idle, NULL);
     stopped(arg);
@@ -460,6 +461,42 @@ static void test_each_answer_is_taken(void **state)
     bench_close();
 }
 
+/* What the far end still says while its sink stops starts nothing on disk any more; the next life hears it again. */
+static void test_rejected_while_the_sink_stops(void **state)
+{
+    (void)state;
+    fake.down = true;
+    fake.at_stop = PEN_REJECTED;
+    bench_open(1);
+    put(1);
+    bench_close();
+    assert_int_equal(bench.runs_open, 0);          /* it lies in the spool */
+    fake.down = false;
+    fake.answer = poison_rejected;
+    fake.poison = 0;
+    bench_open(2);
+    outlet_pump(bench.outlet);
+    turn_until_idle();
+    assert_int_equal(ledger(1)->count[LEDGER_DEAD], 1);
+    assert_int_equal(dead_lines(0), 1);
+    bench_close();
+}
+
+/* The same with a disk that takes nothing: the message was never safe, its run stays held, and it is read again. */
+static void test_retried_while_the_sink_stops_and_the_disk_is_full(void **state)
+{
+    char path[128];
+
+    (void)state;
+    fake.down = true;
+    bench_open(1);
+    snprintf(path, sizeof(path), "%s/spool/fake", bench.dir);
+    assert_int_equal(rmdir(path), 0);
+    put(1);
+    bench_close();
+    assert_int_equal(bench.runs_open, 1);
+}
+
 /* Answers at random, spool in and out, several in flight, lives that end anywhere: nothing is lost. */
 static void test_random_lives(void **state)
 {
@@ -502,6 +539,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_spool_waits, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_rejected_while_the_sink_stops, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_retried_while_the_sink_stops_and_the_disk_is_full, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_random_lives, bench_setup, bench_teardown),
     };
 
