@@ -711,17 +711,25 @@ static void on_read_done(uv_work_t *work, int status)
     struct part *part;
     uint64_t order;
     bool own_life;
+    int trouble = spool_read_trouble(outlet->read.read);
 
     (void)status;
     outlet->read.since_ms = 0;
+    if (trouble < 0) {
+        outlet->disk_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
+        if (!outlet->disk_trouble)
+            log_line(LOG_ERROR, "the spool cannot be read: its messages wait on disk", "sink", outlet->settings->name,
+                     "error", uv_strerror(trouble), NULL);
+        outlet->disk_trouble = true;
+    }
     batch = spool_read_done(outlet->read.read, outlet->conf.budget, &frame, &order, &own_life);
     if (batch != NULL) {
+        outlet->disk_trouble = false;
         part = part_new(outlet, batch, ++outlet->order, now_ms(outlet));
         part->frame = frame;
         part->keep = true;
         ready_add(outlet, part);
     }
-    outlet_count_lost(outlet);
     outlet_pump(outlet);
 }
 
@@ -731,7 +739,7 @@ static void outlet_start_read(struct outlet *outlet)
 
     if (outlet->state == OUTLET_OPEN || outlet->stopping || read->since_ms > 0 ||
         outlet->ready_count + outlet->flying_count >= outlet->limits.in_flight_max ||
-        now_ms(outlet) < outlet->hold_until_ms)
+        now_ms(outlet) < outlet->hold_until_ms || now_ms(outlet) < outlet->disk_hold_until_ms)
         return;
     read->read = spool_read_new(outlet->spool);
     if (read->read == NULL)
@@ -881,6 +889,7 @@ static void inbox_to_ready(struct outlet *outlet)
 
 void outlet_pump(struct outlet *outlet)
 {
+    outlet_count_lost(outlet);                     /* a segment with damage may have gone by any answer */
     outlet_seal_due(outlet);
     if (outlet->state != OUTLET_OPEN && outlet->settings->spool != SPOOL_ALWAYS && !outlet_has_jobs(outlet) &&
         spool_is_empty(outlet->spool) && !outlet->stopping)

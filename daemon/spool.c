@@ -191,6 +191,12 @@ static uint64_t head_find(int fd, uint64_t at, uint64_t end, struct head *head)
 
     while (end - at >= HEAD_SIZE) {
         got = read_full(fd, block, sizeof(block) < end - at ? sizeof(block) : (size_t)(end - at), at);
+        if (got < 0) {                             /* a place the disk cannot read: what lies behind it may be good */
+            at += got == -EIO ? 4096 : end - at;
+            if (at > end)
+                return end;
+            continue;
+        }
         if (got < (ssize_t)HEAD_SIZE)
             return end;
         for (size_t i = 0; i + HEAD_SIZE <= (size_t)got; i++)
@@ -748,6 +754,7 @@ static void append_undo(struct spool_append *append, struct segment *last)
     close(append->fd);
     append->spool->write_fd = -1;
     last->sealed = true;
+    segment_retire(append->spool, last);
 }
 
 int spool_append_done(struct spool_append *append)
@@ -812,8 +819,10 @@ int spool_append_done(struct spool_append *append)
 struct spool_read {
     struct spool *spool;
     uint64_t number, at, end;
+    uint64_t untaken;                              /* frames in [at, end) */
     int dir_fd;
     /* out */
+    int trouble;                                   /* negative: the segment could not be opened, nothing was learned */
     struct head head;
     uint64_t offset, next;                         /* of the frame, behind it */
     bool damaged, good;
@@ -843,6 +852,7 @@ struct spool_read *spool_read_new(struct spool *spool)
     read->number = segment->number;
     read->at = segment->read_at;
     read->end = segment->bytes;
+    read->untaken = segment->untaken;
     read->dir_fd = spool->dir_fd;
     spool->reading = true;
     return read;
@@ -925,8 +935,13 @@ void spool_read_run(struct spool_read *read)
     segment_path(path, read->number);
     read->next = read->end;
     fd = openat(read->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
+    if (fd < 0 && errno == ENOENT) {               /* somebody took it away: all of it is lost */
         read->damaged = true;
+        read->offset = read->end;
+        return;
+    }
+    if (fd < 0) {
+        read->trouble = -errno;
         return;
     }
     do {
@@ -945,6 +960,11 @@ void spool_read_run(struct spool_read *read)
     close(fd);
 }
 
+int spool_read_trouble(const struct spool_read *read)
+{
+    return read->trouble;
+}
+
 struct batch *spool_read_done(struct spool_read *read, struct budget *budget, struct spool_frame **frame,
                               uint64_t *order, bool *own_life)
 {
@@ -953,6 +973,10 @@ struct batch *spool_read_done(struct spool_read *read, struct budget *budget, st
     struct batch *batch = NULL;
 
     spool->reading = false;
+    if (read->trouble < 0) {
+        free(read);
+        return NULL;
+    }
     segment->read_at = read->next;
     if (read->damaged) {
         spool->damaged++;
@@ -960,8 +984,8 @@ struct batch *spool_read_done(struct spool_read *read, struct budget *budget, st
                  "dir", spool->dir, "segment", log_number(read->number), "offset", log_number(read->offset), NULL);
     }
     if (read->offset >= read->end) {               /* fewer whole frames than were counted */
-        spool->untaken -= segment->untaken;
-        segment->untaken = 0;
+        spool->untaken -= read->untaken;           /* and not what was appended meanwhile */
+        segment->untaken -= read->untaken;
     } else {
         segment->untaken--;
         spool->untaken--;
@@ -991,6 +1015,7 @@ struct batch *spool_read_done(struct spool_read *read, struct budget *budget, st
         free(read->streams);
         free(read->names);
         segment_retire(spool, segment);
+        spool_seal_empty(spool);
     }
     free(read);
     return batch;

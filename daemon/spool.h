@@ -64,6 +64,8 @@ int spool_append_done(struct spool_append *append);
 struct spool_read;
 struct spool_read *spool_read_new(struct spool *spool);                   /* NULL: nothing untaken */
 void spool_read_run(struct spool_read *read);                             /* on the pool */
+/* Negative: the disk or the process is in trouble (no descriptor left, say). Nothing is lost: done() gives NULL, try later. */
+int spool_read_trouble(const struct spool_read *read);
 /* A batch with its frame, or NULL: nothing could be read from there (damage was passed over; try again). Frees the job.
  * In a frame of an earlier life every message's source is UINT32_MAX. */
 struct batch *spool_read_done(struct spool_read *read, struct budget *budget, struct spool_frame **frame,
