@@ -563,6 +563,7 @@ struct spool_append {
     uint64_t frames, messages;                     /* of the segment, these included */
     uint64_t life;
     int fd, dir_fd;
+    uint64_t segment_bytes;
     bool fresh, compress, seal;
     int result;
 };
@@ -576,15 +577,25 @@ static size_t part_payload_size(const struct part *part)
     return size;
 }
 
+/* Room is given back by the segment: under a small cap segments must be small, too, or none would ever be over and
+ * drop-oldest had nothing to drop. */
+static uint64_t segment_bytes(const struct spool *spool)
+{
+    uint64_t share = spool->conf.bytes_max / 8;
+
+    return share < SPOOL_SEGMENT_BYTES ? share : SPOOL_SEGMENT_BYTES;
+}
+
 struct spool_append *spool_append_new(struct spool *spool, struct part *const *parts, uint32_t count, uint32_t *taken)
 {
     struct segment *last = TAILQ_LAST(&spool->segments, segments);
     struct spool_append *append;
-    uint64_t bytes = spool->bytes;
+    uint64_t bytes = spool->bytes, begin = last == NULL || last->sealed ? spool->bytes : spool->bytes - last->bytes;
     uint32_t fit = 0;
 
     assert(!spool->appending);
-    while (fit < count && fit < SPOOL_APPEND_MAX) {
+    /* Up to the cap, and no further than what fills the segment. */
+    while (fit < count && fit < SPOOL_APPEND_MAX && (fit == 0 || bytes - begin < segment_bytes(spool))) {
         bytes += HEAD_SIZE + part_payload_size(parts[fit]);
         if (bytes + HEADER_SIZE + HEAD_SIZE > spool->conf.bytes_max)
             break;
@@ -614,6 +625,7 @@ struct spool_append *spool_append_new(struct spool *spool, struct part *const *p
     append->dir_fd = spool->dir_fd;
     append->life = spool->conf.life;
     append->compress = spool->conf.compress;
+    append->segment_bytes = segment_bytes(spool);
     spool->appending = true;
     return append;
 }
@@ -721,7 +733,7 @@ void spool_append_run(struct spool_append *append)
         r = append_frame(append, append->parts[i], zstd);
         append->ends[i] = append->at;
     }
-    append->seal = append->at >= SPOOL_SEGMENT_BYTES;
+    append->seal = append->at >= append->segment_bytes;
     if (r == 0 && append->seal) {
         r = append_trailer(append);
         append->at += HEAD_SIZE;

@@ -425,6 +425,39 @@ static void test_full_spool_waits(void **state)
     bench_close();
 }
 
+/* A cap far below an ordinary segment: the oldest go, counted, what came last is delivered, and nothing waits. */
+static void test_full_spool_drops_the_oldest(void **state)
+{
+    uint64_t dropped;
+
+    (void)state;
+    bench.settings.spool_after_ms = 1;
+    bench.settings.spool_compress = false;
+    bench.settings.spool_max = 40000;
+    bench.settings.spool_full = SPOOL_DROP_OLDEST;
+    fake.down = true;
+    bench_open(1);
+    for (int i = 0; i < 30; i++) {
+        put(100);
+        while (ledger(0)->count[LEDGER_HELD] > 100)  /* what flies alone need not be written */
+            uv_run(&bench.loop, UV_RUN_NOWAIT);
+    }
+    while (ledger(0)->count[LEDGER_HELD] > 0)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 40000);
+    dropped = ledger(0)->count[LEDGER_DROPPED];
+    assert_true(dropped > 0 && dropped < 3000);
+    assert_int_equal(bench.runs_open, 0);
+    fake.down = false;
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED] + dropped, 3000);
+    assert_int_equal(fake.seen_count, 3000 - dropped);
+    for (size_t i = 1; i < fake.seen_count; i++)
+        assert_true(fake.seen[i] > fake.seen[i - 1]);
+    assert_int_equal(fake.seen[fake.seen_count - 1], 2999);
+    bench_close();
+}
+
 static void test_always_spools(void **state)
 {
     (void)state;
@@ -537,6 +570,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_full_spool_waits, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_full_spool_drops_the_oldest, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_rejected_while_the_sink_stops, bench_setup, bench_teardown),
