@@ -227,18 +227,24 @@ static void outlet_seal_due(struct outlet *outlet)
 
 /* ---- Answers ---- */
 
+/* A far end is obeyed, but not to the end of days. */
+static uint32_t named_bounded(const struct outlet *outlet, uint32_t named_ms)
+{
+    uint64_t max = (uint64_t)outlet->settings->retry_max_ms * 10;
+
+    return named_ms < max ? named_ms : (uint32_t)max;
+}
+
 static uint32_t backoff_next(struct outlet *outlet, uint32_t named_ms)
 {
     const struct sink_settings *settings = outlet->settings;
-    uint64_t delay, named_max = (uint64_t)settings->retry_max_ms * 10;
+    uint64_t delay;
 
     outlet->backoff_ms = outlet->backoff_ms == 0 ? settings->retry_min_ms
         : outlet->backoff_ms > settings->retry_max_ms / 2 ? settings->retry_max_ms : outlet->backoff_ms * 2;
     /* Between half and the whole of it, so that many daemons do not come back at once. */
     delay = outlet->backoff_ms / 2 + arc4random_uniform(outlet->backoff_ms / 2 + 1);
-    if (named_ms > delay)
-        delay = named_ms < named_max ? named_ms : named_max;
-    return (uint32_t)delay;
+    return named_ms > delay ? named_ms : (uint32_t)delay;
 }
 
 static void outlet_hold(struct outlet *outlet, uint32_t delay_ms)
@@ -262,8 +268,11 @@ static void outlet_says_retry(struct outlet *outlet, uint32_t named_ms, const ch
 {
     uint32_t delay_ms;
 
-    if (now_ms(outlet) < outlet->hold_until_ms)
-        return;                                    /* one of several in flight that failed together */
+    named_ms = named_bounded(outlet, named_ms);
+    if (now_ms(outlet) < outlet->hold_until_ms) {  /* one of several in flight that failed together */
+        outlet_hold(outlet, named_ms);
+        return;
+    }
     delay_ms = backoff_next(outlet, named_ms);
     outlet_hold(outlet, delay_ms);
     log_line(LOG_WARN, "the far end is busy or away, holding", "sink", outlet->settings->name, "outcome", "retry",
@@ -274,6 +283,7 @@ static void outlet_says_refused(struct outlet *outlet, uint32_t named_ms, const 
 {
     uint32_t delay_ms = outlet->settings->retry_max_ms;
 
+    named_ms = named_bounded(outlet, named_ms);
     if (named_ms > delay_ms)
         delay_ms = named_ms;
     outlet_hold(outlet, delay_ms);

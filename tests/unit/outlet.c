@@ -494,6 +494,39 @@ static void test_each_answer_is_taken(void **state)
     bench_close();
 }
 
+/* Of several in flight that fail together the one with the longest Retry-After counts, up to ten times retry_max. */
+static void test_named_delays_are_obeyed_and_bounded(void **state)
+{
+    struct pen_batch *one, *two;
+    uint64_t begin;
+
+    (void)state;
+    fake.limits.in_flight_max = 2;
+    bench.settings.retry_max_ms = 20;
+    for (int i = 0; i < 2; i++) {
+        bool refused = i == 1;
+
+        fake.down = true;
+        if (i == 0)
+            bench_open(1);
+        put(100);
+        outlet_flush(bench.outlet);
+        put(100);
+        outlet_flush(bench.outlet);
+        assert_int_equal(fake.held_count, 2);
+        one = fake.held[0], two = fake.held[1];
+        fake.held_count = 0;
+        begin = uv_now(&bench.loop);
+        pen_batch_answer(one, refused ? PEN_REFUSED : PEN_RETRY, 0, "as told");
+        pen_batch_answer(two, refused ? PEN_REFUSED : PEN_RETRY, UINT32_MAX, "as told");
+        fake.down = false;
+        turn_until_idle();
+        assert_true(uv_now(&bench.loop) - begin >= 200);
+        assert_true(uv_now(&bench.loop) - begin < 20000);
+    }
+    bench_close();
+}
+
 /* What the far end still says while its sink stops starts nothing on disk any more; the next life hears it again. */
 static void test_rejected_while_the_sink_stops(void **state)
 {
@@ -573,6 +606,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_spool_drops_the_oldest, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_named_delays_are_obeyed_and_bounded, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_rejected_while_the_sink_stops, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_retried_while_the_sink_stops_and_the_disk_is_full, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_random_lives, bench_setup, bench_teardown),
