@@ -56,7 +56,7 @@
 #define EVENTS_PER_TURN 64           /* one event may carry the reports of one request: up to batch.num.messages */
 #define TICK_MS         200
 #define PURGE_MS        2000
-#define STOP_MS         4000         /* of the daemon's stop time (8 s by default), then we purge */
+#define STOP_MS         1500         /* the daemon has waited half its stop time already; then we purge, PURGE_MS at most */
 #define LOG_EVERY_MS    30000
 
 /* The default of `timeout`, 90 s, is longer than a throttled Event Hub may take for one reply (60 s) and than most brokers
