@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,6 +53,24 @@ static int dead_write(int fd, const struct buf *lines, off_t end)
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
+/* A new file is safe when its folder knows it. */
+static int dead_sync_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd, r = 0;
+
+    if (folder == NULL)
+        abort();
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        r = -errno;
+    if (fd >= 0)
+        close(fd);
+    free(folder);
+    return r;
+}
+
 int dead_append(const char *path, const char *sink, struct part *const *parts, uint32_t count, int64_t now_ticks)
 {
     struct buf lines = { 0 };
@@ -71,6 +91,8 @@ int dead_append(const char *path, const char *sink, struct part *const *parts, u
         for (uint32_t i = 0; i < parts[p]->lent.count; i++)
             dead_line(&lines, sink, parts[p], i, now_ticks);
     r = dead_write(fd, &lines, st.st_size);
+    if (r == 0 && st.st_size == 0)
+        r = dead_sync_folder(path);
     if (r < 0 && ftruncate(fd, st.st_size) < 0)
         r = -errno;
 out:
