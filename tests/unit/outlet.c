@@ -153,7 +153,7 @@ struct bench {
     struct budget budget;
     struct sink_settings settings;
     struct outlet *outlet;
-    struct run *runs;
+    struct run *last_run;
     char dir[64];
     long next;                       /* number of the next message */
     long runs_open;
@@ -225,6 +225,7 @@ static void put(long count)
         struct run *run = calloc(1, sizeof(*run));
 
         bench.runs_open++;
+        bench.last_run = run;
         run->holds = 1;
         for (int n = 0; n < 10 && i < count; n++, i++) {
             struct batch_origin origin = { run, "source/stream", 0, (uint64_t)bench.next, bench.next };
@@ -561,6 +562,7 @@ static void test_retried_while_the_sink_stops_and_the_disk_is_full(void **state)
     put(1);
     bench_close();
     assert_int_equal(bench.runs_open, 1);
+    free(bench.last_run);
 }
 
 /* Answers at random, spool in and out, several in flight, lives that end anywhere: nothing is lost. */
