@@ -390,12 +390,9 @@ static bool entra_tenant_fits(const char *tenant)
     return size > 0 && size <= 253 && tenant[size] == '\0' && tenant[0] != '.';
 }
 
-int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
-              struct pen_error *err)
+int entra_conf_check(const struct entra_conf *conf, struct pen_error *err)
 {
     struct pen_error inner = { 0 };
-    struct entra *entra;
-    size_t authority_size = strlen(conf->authority);
 
     if (http_url_check(conf->authority, 0, &inner) < 0)
         return pen_error_set(err, UV_EINVAL, "authority: %.*s", 400, inner.text);
@@ -405,7 +402,18 @@ int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const stru
         return pen_error_set(err, UV_EINVAL, "tenant: expected the tenant's id (a GUID) or one of its domain names");
     if (!pen_guid_valid((struct pen_span){ conf->client, strlen(conf->client) }))
         return pen_error_set(err, UV_EINVAL, "client: expected the application's id, a GUID");
+    return 0;
+}
 
+int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
+              struct pen_error *err)
+{
+    size_t authority_size = strlen(conf->authority);
+    struct entra *entra;
+    int r = entra_conf_check(conf, err);
+
+    if (r < 0)
+        return r;
     entra = calloc(1, sizeof(*entra));
     assert(entra);
     entra->http = http;

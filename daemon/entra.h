@@ -24,7 +24,9 @@ struct entra_conf {                  /* texts are borrowed for the object's life
  * tenant) from a passing one; retry_after_ms is -1 or what the endpoint asked for. */
 typedef void (*entra_done)(void *arg, const char *token, bool refused, int64_t retry_after_ms, const char *why);
 
-/* The conf's URLs and ids are checked here; the secret file is first read when a token is asked for. */
+/* Whether the conf's URL and ids can be what they should be. */
+int entra_conf_check(const struct entra_conf *conf, struct pen_error *err);
+/* Checks the conf as well; the secret file is first read when a token is asked for. */
 int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
               struct pen_error *err);
 /* Calls back on a later turn, exactly once, unless entra_close() comes first. */

@@ -958,6 +958,7 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
 {
     struct outlet *outlet = calloc(1, sizeof(*outlet));
     const struct pen_sink *type = conf->settings->type;
+    struct pen_error inner = { 0 };
     int r;
 
     if (outlet == NULL)
@@ -984,9 +985,11 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
     outlet->host = (struct pen_host){
         .loop = conf->loop, .http = conf->http, .schema = outlet->schema->name, .memory_max = conf->memory_max,
     };
-    r = type->open(&outlet->sink, &outlet->host, conf->settings->section, err);
-    if (r < 0)
+    r = type->open(&outlet->sink, &outlet->host, conf->settings->section, &inner);
+    if (r < 0) {
+        pen_error_set(err, r, "sink %s: %.400s", conf->settings->name, inner.text);
         goto fail;
+    }
     outlet->limits = *type->limits(outlet->sink);
     assert(outlet->limits.in_flight_max > 0 && outlet->limits.bytes_max > 0 && outlet->limits.messages_max > 0);
     budget_take(conf->budget, outlet->limits.memory);

@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 static const char *const spool_uses[] = { [SPOOL_WHEN_NEEDED] = "when-needed", [SPOOL_ALWAYS] = "always", NULL };
@@ -272,8 +273,23 @@ static void sink_read_events(struct sink_settings *sink)
     }
 }
 
+/* Only where the rows are right: the sink's own proof may count on them. */
+static void sink_prove(const struct sink_settings *sink)
+{
+    struct pen_error err = { 0 };
+    char *key;
+
+    if (sink->type->prove == NULL || sink->type->prove(sink->section, &err) == 0)
+        return;
+    key = strndup(err.text, strcspn(err.text, ": "));
+    assert(key != NULL);
+    conf_mistake(sink->section, key, "%s", err.text);
+    free(key);
+}
+
 static void sink_read(struct settings *settings, struct pen_conf *section)
 {
+    const unsigned mistakes = conf_mistakes(settings->conf);
     struct sink_settings *sink = &settings->sinks[settings->sink_count];
     const char *names[TYPES_MAX + 1];
     int type;
@@ -293,6 +309,8 @@ static void sink_read(struct settings *settings, struct pen_conf *section)
         conf_mistake(section, "retry_min", "\"retry_min\": expected no more than \"retry_max\"");
     sink_read_sources(settings, sink);
     sink_read_events(sink);
+    if (conf_mistakes(settings->conf) == mistakes)
+        sink_prove(sink);
 }
 
 static void sinks_read(struct settings *settings)

@@ -370,6 +370,18 @@ static int conf_put_security(rd_kafka_conf_t *conf, const struct kafka *kafka, s
     return r;
 }
 
+static int conf_put_pairs(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < kafka->pairs.count && r == 0; i++) {
+        r = kafka_pair_check(kafka->pairs.keys[i], kafka->pairs.values[i], err);
+        if (r == 0)
+            r = conf_put(conf, kafka->pairs.keys[i], kafka->pairs.values[i], err);
+    }
+    return r;
+}
+
 /* Our defaults, then the user's properties, then what nobody may change. */
 static int kafka_configure(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
 {
@@ -380,11 +392,8 @@ static int kafka_configure(rd_kafka_conf_t *conf, const struct kafka *kafka, str
         r = conf_put_table(conf, event_hubs_defaults, sizeof(event_hubs_defaults) / sizeof(*event_hubs_defaults), err);
     if (r == 0)
         r = conf_put_security(conf, kafka, err);
-    for (size_t i = 0; i < kafka->pairs.count && r == 0; i++) {
-        r = kafka_pair_check(kafka->pairs.keys[i], kafka->pairs.values[i], err);
-        if (r == 0)
-            r = conf_put(conf, kafka->pairs.keys[i], kafka->pairs.values[i], err);
-    }
+    if (r == 0)
+        r = conf_put_pairs(conf, kafka, err);
     if (r == 0)
         r = conf_put(conf, "bootstrap.servers", kafka->brokers, err);
     if (r == 0)
@@ -955,6 +964,21 @@ fail:
     return r;
 }
 
+/* All but the login, whose secret this machine need not have. */
+static int kafka_prove(const struct pen_conf *conf, struct pen_error *err)
+{
+    rd_kafka_conf_t *properties = rd_kafka_conf_new();
+    struct kafka kafka = { 0 };
+    int r = pen_conf_fill(conf, kafka_options, &kafka, err);
+
+    if (r == 0)
+        r = kafka_check(&kafka, err);
+    if (r == 0)
+        r = conf_put_pairs(properties, &kafka, err);
+    rd_kafka_conf_destroy(properties);
+    return r;
+}
+
 static const struct pen_limits *kafka_limits(void *self)
 {
     return &((struct kafka *)self)->limits;
@@ -1003,4 +1027,5 @@ const struct pen_sink kafka_sink = {
     .submit = kafka_submit,
     .stop = kafka_stop,
     .close = kafka_close,
+    .prove = kafka_prove,
 };

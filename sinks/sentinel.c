@@ -515,7 +515,48 @@ static int sentinel_check_proxy(const char *proxy, struct pen_error *err)
     return 0;
 }
 
-static int sentinel_open_urls(struct sentinel *sentinel, struct pen_error *err)
+static struct entra_conf sentinel_entra_conf(const struct sentinel *sentinel)
+{
+    const struct sentinel_settings *set = &sentinel->set;
+
+    return (struct entra_conf){
+        .authority = set->authority, .tenant = set->tenant, .client = set->client, .secret_file = set->secret_file,
+        .scope = set->scope, .http = sentinel->http_conf,
+    };
+}
+
+/* The settings, filled in and proved. */
+static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf, struct pen_error *err)
+{
+    struct sentinel_settings *set = &sentinel->set;
+    struct entra_conf entra_conf;
+    int r = pen_conf_fill(conf, sentinel_options, set, err);
+    const char *const streams[] = {
+        set->stream_network, set->stream_audit, set->stream_alert, set->stream_unknown, set->stream_raw,
+    };
+
+    if (r == 0)
+        r = sentinel_check_endpoint(set, err);
+    if (r == 0)
+        r = sentinel_check_dcr(set->dcr, err);
+    if (r == 0)
+        r = sentinel_check_proxy(set->proxy, err);
+    for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]) && r == 0; i++)
+        r = sentinel_check_stream(streams[i], err);
+    if (r < 0)
+        return r;
+    entra_conf = sentinel_entra_conf(sentinel);
+    return entra_conf_check(&entra_conf, err);
+}
+
+static int sentinel_prove(const struct pen_conf *conf, struct pen_error *err)
+{
+    struct sentinel sentinel = { 0 };
+
+    return sentinel_fill(&sentinel, conf, err);
+}
+
+static void sentinel_open_urls(struct sentinel *sentinel)
 {
     const struct sentinel_settings *set = &sentinel->set;
     const char *streams[PEN_KINDS] = {
@@ -523,21 +564,16 @@ static int sentinel_open_urls(struct sentinel *sentinel, struct pen_error *err)
         [PEN_AUDIT] = set->stream_audit, [PEN_ALERT] = set->stream_alert,
     };
     size_t size = strlen(set->endpoint);
-    int r;
 
     if (size > 0 && set->endpoint[size - 1] == '/')
         size--;
     for (int i = 0; i < PEN_KINDS; i++) {
         if (strcmp(sentinel->host->schema, "raw") == 0)
             streams[i] = set->stream_raw;
-        r = sentinel_check_stream(streams[i], err);
-        if (r < 0)
-            return r;
         if (asprintf(&sentinel->urls[i], "%.*s/dataCollectionRules/%s/streams/%s?api-version=2023-01-01", (int)size,
                      set->endpoint, set->dcr, streams[i]) < 0)
             abort();
     }
-    return 0;
 }
 
 static void sentinel_open_posts(struct sentinel *sentinel)
@@ -579,26 +615,15 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
     assert(sentinel);
     set = &sentinel->set;
     sentinel->host = host;
-    r = pen_conf_fill(conf, sentinel_options, set, err);
-    if (r == 0)
-        r = sentinel_check_endpoint(set, err);
-    if (r == 0)
-        r = sentinel_check_dcr(set->dcr, err);
-    if (r == 0)
-        r = sentinel_check_proxy(set->proxy, err);
-    if (r == 0)
-        r = sentinel_open_urls(sentinel, err);
+    r = sentinel_fill(sentinel, conf, err);
     if (r < 0)
         goto fail;
-
+    sentinel_open_urls(sentinel);
     sentinel->http_conf = (struct http_conf){
         .proxy = set->proxy && strcmp(set->proxy, "none") == 0 ? "" : set->proxy, .ca_file = set->ca_file,
         .timeout_ms = set->timeout_ms, .connect_timeout_ms = set->connect_timeout_ms,
     };
-    entra_conf = (struct entra_conf){
-        .authority = set->authority, .tenant = set->tenant, .client = set->client, .secret_file = set->secret_file,
-        .scope = set->scope, .http = sentinel->http_conf,
-    };
+    entra_conf = sentinel_entra_conf(sentinel);
     r = entra_new(&sentinel->entra, host->http, host->loop, &entra_conf, err);
     if (r < 0)
         goto fail;
@@ -625,4 +650,5 @@ const struct pen_sink sentinel_sink = {
     .submit = sentinel_submit,
     .stop = sentinel_stop,
     .close = sentinel_close,
+    .prove = sentinel_prove,
 };

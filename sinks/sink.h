@@ -84,6 +84,9 @@ struct pen_sink {
     void (*submit)(void *self, struct pen_batch *batch);           /* never blocks, never fails */
     void (*stop)(void *self, void (*stopped)(void *), void *arg);  /* answer all in flight first (RETRY is an answer) */
     void (*close)(void *self);       /* only after stopped(); accepts NULL */
+    /* What is wrong with the settings that single rows cannot tell; the sentence begins with the key. Neither network nor
+     * secrets: `check` asks it on any machine. open() may count on it. May be NULL. */
+    int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
 };
 
 extern const struct pen_sink sentinel_sink;

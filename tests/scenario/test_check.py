@@ -95,6 +95,35 @@ def test_patterns_are_proved_as_the_source_reads_them(tmp_path):
     file.write_text(file.read_text().replace(', rel/x.json', ''))
     checked = penstock('check', '-c', file)
     assert (checked.returncode, checked.stderr) == (0, '')
+    file.write_text(file.read_text().replace('/a b/**/x.json', '/a b'))
+    assert f'{file}:5: warning: {tmp_path}/a b is a folder' in penstock('check', '-c', file).stderr
+
+
+# A sink whose rows are all right one by one, and one of which is wrong nevertheless: on its fourth line.
+SENTINEL = '[sink s]\ntype = sentinel\n{}tenant = acme.example\nsecret_file = /nowhere/secret\n'
+FAULTS_OF_SINKS = [
+    (SENTINEL, {'endpoint': 'https://x.example', 'dcr': 'penstock-dcr'}, "the DCR's immutable id, not its name"),
+    (SENTINEL, {'dcr': 'dcr-' + '0' * 32, 'endpoint': 'https://x.example/dataCollectionRules/x'}, 'https://HOST alone'),
+    (SENTINEL, {'endpoint': 'https://x.example', 'client': 'penstock'}, "the application's id, a GUID"),
+    ('[sink s]\ntype = kafka\n{}', {'brokers': 'a:1', 'kafka.compresion.codec': 'lz4'}, 'No such configuration property'),
+    ('[sink s]\ntype = kafka\n{}', {'brokers': 'a:1', 'kafka.acks': '1'}, 'must be all'),
+]
+
+
+@needs_rows
+@pytest.mark.parametrize('command', ['check', 'run', 'replay'])
+@pytest.mark.parametrize('sink, keys, part', FAULTS_OF_SINKS)
+def test_what_a_sink_finds_wrong_has_its_line(tmp_path, command, sink, keys, part):
+    """Before anything is opened: a daemon that only fails when it starts would be started again and again."""
+    file = tmp_path / 'sink.conf'
+    whole = {'topic': 't'} if 'kafka' in sink else {'dcr': 'dcr-' + '0' * 32, 'client': '0' * 8 + '-0000-0000-0000-' + '0' * 12}
+    rest = {key: value for key, value in whole.items() if key not in keys}
+    text = sink.format(''.join(f'{key} = {value}\n' for key, value in {**keys, **rest}.items()))
+    file.write_text(f'{text}[source a]\ntype = file\npath = {tmp_path}/x\n[daemon]\nstate_dir = {tmp_path}/state\n')
+    done = penstock(command, '-c', file, *([file] if command == 'replay' else []))
+    assert done.returncode == 2
+    assert re.match(rf'{file}:4: .*{part}', done.stderr), done.stderr
+    assert not (tmp_path / 'state').exists()
 
 
 def test_output_that_does_not_arrive_is_a_failure():
