@@ -536,7 +536,8 @@ static void outlet_spill(struct outlet *outlet)
         outlet->ready_count--;
         parts_insert(&outlet->inbox, part);
     }
-    outlet_enter(outlet, OUTLET_SPOOLING, "messages wait too long for the far end: they go to the spool");
+    outlet_enter(outlet, OUTLET_SPOOLING, outlet->stopping ? "stopping: what is not delivered goes to the spool"
+                                                           : "messages wait too long for the far end: they go to the spool");
 }
 
 /* SPOOLING or PAUSED to OPEN: nothing is on disk any more. */
