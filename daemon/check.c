@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -27,7 +28,7 @@ static const char usage[] =
     "prints what takes effect: lines with '#' are defaults.\n"
     "\n"
     "  -c, --config FILE  the configuration\n"
-    "      --online       also prove rights and names at the far ends\n"
+    "      --online       also prove rights and names at the far ends (not built yet)\n"
     "  -h, --help         print this\n";
 
 static void on_mistake(void *arg, const char *file, unsigned line, const char *sentence)
@@ -102,10 +103,13 @@ static void pattern_warn(struct pen_conf *section, const char *pattern)
 {
     char *folder = pattern_folder(pattern);
     glob_t found = { 0 };
+    struct stat st;
 
     if (folder == NULL)
         return;
-    if (pattern[strcspn(pattern, "*?[")] != '\0' && access(folder, R_OK | X_OK) < 0)
+    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode))
+        warn(section, "path", "%s is a folder: %s/* would mean the files in it, %s/** all below it", pattern, pattern, pattern);
+    else if (pattern[strcspn(pattern, "*?[")] != '\0' && access(folder, R_OK | X_OK) < 0)
         warn(section, "path", "cannot read the folder %s: %s", folder, strerror(errno));
     else if (strstr(pattern, "**") == NULL && glob(pattern, GLOB_NOSORT, NULL, &found) == GLOB_NOMATCH)
         warn(section, "path", "nothing matches %s yet", pattern);
