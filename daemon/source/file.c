@@ -1007,6 +1007,8 @@ static void on_swept(void *arg)
     int64_t now = time(NULL);
     struct file *file, *next;
 
+    if (!source->swept && LIST_EMPTY(&source->files))
+        log_line(LOG_NOTE, "no file matches `path` yet; what comes will be read", "source", source_name(source->host), NULL);
     source->swept = true;
     for (file = LIST_FIRST(&source->files); file != NULL; file = next) {
         next = LIST_NEXT(file, all);

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from penstock import ROOT, binary
+from penstock import ROOT, Penstock, binary, wait_until
 
 
 def penstock(*args, **env):
@@ -195,3 +195,16 @@ def test_manual_has_every_option():
     page = (ROOT / 'conf' / 'penstock.conf.5').read_text()
     listed = page.split('.\\" options begin\n')[1].split('.\\" options end\n')[0]
     assert sections(listed) == sections(penstock('version', '--options').stdout), 'run conf/manual-update PENSTOCK'
+
+
+@needs_rows
+def test_daemon_says_that_it_finds_nothing(tmp_path):
+    """A path with a mistake in it looks like one whose logs are still to come: one line tells of either."""
+    daemon = Penstock(tmp_path, ('source a', {'type': 'file', 'path': f'{tmp_path}/lgos/*.json'}),
+                      ('sink k', {'type': 'kafka', 'brokers': '127.0.0.1:9', 'topic': 't'}))
+    daemon.start()
+    try:
+        wait_until(lambda: 'source=a msg="no file matches' in daemon.log_text(), 10, 'the line', daemon)
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
