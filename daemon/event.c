@@ -106,6 +106,14 @@ enum pen_parsed pen_out_emit(struct pen_out *out, struct pen_event *event)
     return PEN_PARSED;
 }
 
+bool pen_out_skip(struct pen_out *out)
+{
+    if (out->full || out->ordinal >= out->skip)
+        return false;
+    out->ordinal++;
+    return true;
+}
+
 void pen_out_blame(struct pen_out *out, const char *format, ...)
 {
     va_list args;

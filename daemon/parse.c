@@ -135,6 +135,7 @@ static void parse_run(struct parse *parse, const char *name, struct work *work)
         work->offset += work->consumed;
         work->word = work->word_after;
         work->skip = work->skip_after;
+        work->blamed = work->blamed_after;
     } while (work->end != WORK_ALL && !parse->hung_up);
     parse_flush(parse);
     parse->in.size -= done;

@@ -49,6 +49,7 @@ struct stream {
     struct chunk *chunk;                           /* out, with us */
     size_t chunk_at;                               /* bytes of it done with */
     uint64_t skip;                                 /* events of the record at `position` that are committed */
+    bool blamed;                                   /* and it is counted as partly read */
     bool in_job, big, dirty, closed, forget;
 };
 TAILQ_HEAD(streams, stream);
@@ -392,6 +393,7 @@ static void job_commit(struct job *job)
     stream->position += work->consumed;
     stream->word = work->word_after;
     stream->skip = work->skip_after;
+    stream->blamed = work->blamed_after;
     *run = (struct run){ .stream = stream, .position = stream->position, .word = stream->word };
     TAILQ_INSERT_TAIL(&stream->runs, run, entry);
     run->holds = 1;                                /* ours, until all of it is handed over */
@@ -527,7 +529,8 @@ static void job_start(struct pipeline *pipeline, struct job *job, struct stream 
     stream->in_job = true;
     job->run = (struct work){
         .plan = &stream->host->plan, .data = chunk->data + stream->chunk_at, .size = chunk->size - stream->chunk_at,
-        .offset = stream->position, .word = stream->word, .skip = stream->skip, .received_ms = wall_ms(),
+        .offset = stream->position, .word = stream->word, .skip = stream->skip, .blamed = stream->blamed,
+        .received_ms = wall_ms(),
         .final = chunk->final, .big_allowed = stream->big,
     };
     if (stream->big)

@@ -7,7 +7,8 @@
  *
  * Output is bounded by the message: once a schema's bytes have passed output_max, on_event() takes no more, and the rest of
  * the record is made in the next run, by parsing it again and skipping the events already taken. Parsers are pure, so the
- * messages of all runs, end to end, are the same bytes for every output_max.
+ * messages of all runs, end to end, are the same bytes for every output_max. A parser need not look at what it skips: so
+ * what was wrong there is told in the run that met it, and `blamed` keeps the record from being counted twice.
  */
 #include "daemon/work.h"
 
@@ -36,6 +37,7 @@ struct worker {
     struct event_meta meta;
     uint64_t position;
     uint64_t taken;                  /* events of it, those of earlier runs included */
+    bool blamed;                     /* it is counted as partly read, perhaps by an earlier run */
     char trouble[256];
 };
 
@@ -241,6 +243,17 @@ static enum pen_parsed worker_parse(struct worker *worker, size_t index, uint64_
     return parser->parser->parse(parser->self, &worker->record, worker->out);
 }
 
+static void worker_blame(struct worker *worker, const struct pen_parser *parser)
+{
+    const char *blame = worker->out->blame;
+
+    if (worker->blamed)
+        return;
+    work_fault(worker->work, worker->position, parser->name, blame[0] != '\0' ? blame : "a part of it could not be read");
+    worker->work->counts.partly++;
+    worker->blamed = true;
+}
+
 /* The record at hand becomes messages. False: there was no room for all of them; worker->taken says how far it came. */
 static bool worker_record(struct worker *worker, uint64_t skip)
 {
@@ -248,8 +261,11 @@ static bool worker_record(struct worker *worker, uint64_t skip)
     size_t unknown = work->plan->parser_count - 1, index = worker_claim(worker);
     enum pen_parsed parsed = worker_parse(worker, index, skip);
 
-    if (worker->out->full)
+    if (worker->out->full) {
+        if (worker->out->blame[0] != '\0')
+            worker_blame(worker, work->plan->parsers[index].parser);
         return false;
+    }
     if (parsed == PEN_MALFORMED && worker->taken > 0)
         parsed = PEN_PARTLY;         /* what was emitted stands */
     if (parsed == PEN_MALFORMED && index != unknown) {
@@ -263,9 +279,7 @@ static bool worker_record(struct worker *worker, uint64_t skip)
         work->counts.malformed++;
         index = unknown;
     } else if (parsed == PEN_PARTLY) {
-        work_fault(work, worker->position, work->plan->parsers[index].parser->name,
-                   worker->out->blame[0] != '\0' ? worker->out->blame : "a part of it could not be read");
-        work->counts.partly++;
+        worker_blame(worker, work->plan->parsers[index].parser);
     }
     if (worker->taken == 0)
         worker_write_eventless(worker);
@@ -323,6 +337,7 @@ static void worker_begin(struct worker *worker, struct work *work)
     work->messages = worker->messages;
     work->end = WORK_ALL;
     work->skip_after = 0;
+    work->blamed_after = false;
     work->counts = (struct work_counts){ 0 };
     work->fault_count = 0;
 }
@@ -334,6 +349,7 @@ void work_run(struct worker *worker, struct work *work)
     struct framer framer;
 
     worker_begin(worker, work);
+    worker->blamed = work->blamed;
     framer_begin(&framer, work->word, work->data, work->size, work->offset, work->final, plan->record_max);
     for (;;) {
         struct framer_piece piece;
@@ -347,14 +363,17 @@ void work_run(struct worker *worker, struct work *work)
         if (found == FRAMER_RECORD && piece.size > plan->big_record && !work->big_allowed) {
             work->end = WORK_BIG;
             work->skip_after = skip;
+            work->blamed_after = worker->blamed;
             return;
         }
         if (!worker_piece(worker, found, &piece, skip)) {
             work->end = WORK_FULL;
             work->skip_after = worker->taken;
+            work->blamed_after = worker->blamed;
             return;
         }
         skip = 0;
+        worker->blamed = false;
         if (worker_is_full(worker)) {
             work->end = WORK_FULL;
             break;

@@ -83,6 +83,7 @@ struct work {
     uint64_t offset;                     /* of data[0] in the stream */
     uint64_t word;                       /* framer's */
     uint64_t skip;                       /* events of the first record already taken by the run before */
+    bool blamed;                         /* that record is counted as partly read already */
     uint64_t received_ms;
     bool final;
     bool big_allowed;
@@ -91,6 +92,7 @@ struct work {
     size_t consumed;                     /* bytes of data done with */
     uint64_t word_after;
     uint64_t skip_after;                 /* nonzero only with WORK_FULL, or with WORK_BIG at that same record */
+    bool blamed_after;                   /* goes with skip_after */
     struct work_messages *messages;      /* [plan->schema_count]; the worker's, valid until its next run */
     struct work_counts counts;
     struct work_fault faults[WORK_FAULTS_MAX];

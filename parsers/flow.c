@@ -370,5 +370,6 @@ void flow_emit_tuples(struct flow *flow, const struct pen_json *tuples)
         set_or_unset_text(flow->event, PEN_ACL_ID, flow->acl);
     }
     for (; !flow->full && pen_json_next(&it); flow->tuple++)
-        flow_emit_tuple(flow, &it.value);
+        if (!pen_out_skip(flow->out))          /* one event a tuple, be it readable or not */
+            flow_emit_tuple(flow, &it.value);
 }

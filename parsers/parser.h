@@ -174,6 +174,9 @@ enum pen_parsed {
 PEN_EXPORT struct pen_event *pen_out_event(struct pen_out *out, enum pen_kind kind);
 /* Emits the event as it stands. Returns PEN_PARSED, or PEN_PARTLY when the event could not be taken (blamed already). */
 PEN_EXPORT enum pen_parsed pen_out_emit(struct pen_out *out, struct pen_event *event);
+/* True: the daemon has the next event already, from an earlier pass over this record; it counts as emitted and need not be
+ * made. A record of thousands of events is parsed once for every room it gets: ask before the work, not after it. */
+PEN_EXPORT bool pen_out_skip(struct pen_out *out);
 /* What is wrong with the record, for people. The first blame of a record is kept. Name keys and positions in it, never
  * contents: the sentence may reach a log. */
 PEN_EXPORT void pen_out_blame(struct pen_out *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
