@@ -1057,6 +1057,11 @@ const struct spool *outlet_spool(const struct outlet *outlet)
     return outlet->spool;
 }
 
+size_t outlet_window_bytes(const struct outlet *outlet)
+{
+    return outlet->limits.in_flight_max * outlet->limits.bytes_max;
+}
+
 bool outlet_is_idle(const struct outlet *outlet)
 {
     for (uint32_t row = 0; row <= outlet->conf.source_count; row++)

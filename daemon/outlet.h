@@ -54,6 +54,8 @@ const struct sink_settings *outlet_settings(const struct outlet *outlet);
 enum outlet_state outlet_state(const struct outlet *outlet);
 const struct ledger_row *outlet_ledger(const struct outlet *outlet, uint32_t row);
 const struct outlet_counts *outlet_counts(const struct outlet *outlet);
+/* Bytes of batches that may be in flight at once. */
+size_t outlet_window_bytes(const struct outlet *outlet);
 const struct spool *outlet_spool(const struct outlet *outlet);
 /* Nothing held, nothing spooled. */
 bool outlet_is_idle(const struct outlet *outlet);

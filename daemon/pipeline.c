@@ -85,6 +85,7 @@ struct pipeline {
     struct cursors *cursors;
     struct budget budget;
     size_t baseline, chunk_bytes;
+    size_t window_bytes;                           /* batches that the sinks may hold in flight, all windows full */
     bool flow_open, big_waits;
     struct stream *big_stream;                     /* has the budget to itself, between its passes too */
     size_t big_bytes;                              /* counted for its tree */
@@ -430,8 +431,9 @@ static bool big_fits(const struct pipeline *pipeline, const struct stream *strea
 {
     if (pipeline->big_stream != NULL)
         return pipeline->big_stream == stream && batch_bytes(pipeline) < pipeline->budget.total / 8;
+    /* As far out as it will go: what a sink in trouble has in flight stays until that sink is well again. */
     return pipeline->budget.held + big_need(pipeline, stream) <= pipeline->budget.total ||
-        (pipeline->jobs_running == 0 && batch_bytes(pipeline) == 0);
+        (pipeline->jobs_running == 0 && batch_bytes(pipeline) <= pipeline->window_bytes);
 }
 
 static void big_take(struct pipeline *pipeline, struct stream *stream)
@@ -793,6 +795,7 @@ static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *er
         if (r < 0)
             return r;
         pipeline->saved_places[i] = conf.place;
+        pipeline->window_bytes += outlet_window_bytes(pipeline->outlets[i]);
         pipeline->outlet_count++;
     }
     return 0;
@@ -856,6 +859,18 @@ static void pipeline_open_workers(struct pipeline *pipeline)
         pipeline->jobs[i].worker = worker_new();
 }
 
+/* With every sink in trouble and its window full, the flow must still be able to open, or one far end that is down would
+ * stop all others. */
+static int pipeline_check_memory(struct pipeline *pipeline, struct pen_error *err)
+{
+    size_t least = (pipeline->baseline + pipeline->window_bytes) * 2;
+
+    if (least <= pipeline->budget.total)
+        return 0;
+    return pen_error_set(err, UV_EINVAL, "\"memory\" is too small for what the sinks may have in flight: expected %zuM or "
+                         "more, or a smaller \"in_flight\" or \"batch_bytes\"", (least >> 20) + 1);
+}
+
 int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct pen_error *err)
 {
     struct pipeline *pipeline = calloc(1, sizeof(*pipeline));
@@ -881,12 +896,15 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
         r = pipeline_open_outlets(pipeline, err);
     if (r == 0)
         r = pipeline_open_sources(pipeline, err);
+    if (r == 0) {
+        pipeline->baseline = pipeline->budget.held;
+        r = pipeline_check_memory(pipeline, err);
+    }
     if (r < 0) {
         pipeline_close(pipeline);
         return r;
     }
     pipeline_open_workers(pipeline);
-    pipeline->baseline = pipeline->budget.held;
     *ret = pipeline;
     return 0;
 }

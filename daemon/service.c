@@ -125,7 +125,7 @@ int service_run(const struct service_conf *conf)
         log_line(LOG_ERROR, "cannot start", "error", err.text, NULL);
         uv_run(&service.loop, UV_RUN_DEFAULT);
         uv_loop_close(&service.loop);
-        return 1;
+        return err.code == UV_EINVAL ? 2 : 1;      /* a setting, found late: trying again does not help */
     }
     service_arm(&service);
     pipeline_start(service.pipeline);

@@ -15,6 +15,7 @@ VIOLATIONS_KEPT = 10_000             # the rest is only counted
 
 TABLES = '''
     CREATE TABLE rows (seq INTEGER PRIMARY KEY, request INTEGER, stream TEXT, uid TEXT, row TEXT);
+    CREATE INDEX rows_uid ON rows (stream, uid);       -- tests ask for counts while rows pour in
     CREATE TABLE requests (id INTEGER PRIMARY KEY, at REAL, kind TEXT, stream TEXT, status INTEGER, wire_bytes INTEGER,
         json_bytes INTEGER, rows INTEGER, encoding TEXT, client_request_id TEXT, fault TEXT, code TEXT);
     CREATE TABLE violations (request INTEGER, stream TEXT, position INTEGER, column TEXT, what TEXT);

@@ -59,7 +59,8 @@ def test_records_as_large_as_allowed(penstock, far_end, tmp_path):
             record = nsg_record(maker, tuples=tuples)[0]
             assert tuples == 5 or 3 << 20 < len(record) < 4 << 20
             file.write((b',' if n else b'') + record)
-            expected += [f'{hashlib.sha256(record).hexdigest()[:32]}-{i}' for i in range(tuples)]
+            whole = hashlib.sha256(record).hexdigest()[:32]
+            expected += [f'{whole}-{i}' for i in range(tuples)]
         file.write(b',{"huge":"' + b'x' * (5 << 20) + b'"}]}')
     daemon = penstock(('source flows', {'type': 'file', 'path': f'{logs}/*.json'}), far_end.sink(**LIFE)).start()
     wait_until(lambda: far_end.count() >= len(expected) + 1, 120, 'all tuples', daemon)

@@ -42,7 +42,8 @@ def assert_adds_up(counters):
 def kafka_ids(broker, topic):
     """Event ids by partition, in order."""
     partitions = {}
-    for partition, _, _, value in broker.read_all(topic):
+    for partition, offset, _, value in broker.read_all(topic):
+        assert partition in partitions or offset == 0, 'the broker has forgotten the beginning'
         partitions.setdefault(partition, []).append(json.loads(value)['metadata']['uid'])
     return partitions
 
