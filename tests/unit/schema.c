@@ -5,6 +5,7 @@
  * stand the writers' own promises: types, fallbacks, names that repeat, objects that would be half, nothing lost.
  */
 #include "daemon/schema.h"
+#include "daemon/schema/value.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -287,6 +288,35 @@ static void test_hostile_extras_end(void **state)
         pen_add_int(event, PEN_SPAN("k"), i);
     written(test, &asim_schema, event);
     assert_non_null(memmem(test->text.data, test->text.size, "\"k_100000\":99999", 16));
+}
+
+/* value_text() looks at sixteen bytes at once; the plain writer looks at each. */
+static void test_texts_are_alike_at_every_place(void **state)
+{
+    char text[4200];
+    struct buf fast = { 0 }, plain = { 0 };
+
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    for (size_t size = 0; size < 50; size++)
+        for (size_t at = 0; at < size; at++) {
+            for (unsigned byte = 0; byte < 256; byte++) {
+                text[at] = (char)byte;
+                fast.size = plain.size = 0;
+                value_text(&fast, (struct pen_span){ text, size });
+                buf_json_string(&plain, text, size);
+                assert_int_equal(fast.size, plain.size);
+                assert_memory_equal(fast.data, plain.data, fast.size);
+            }
+            text[at] = 'x';
+        }
+    for (size_t size = 4000; size < sizeof(text); size++) {      /* over the edge of a buffer's first piece */
+        buf_free(&fast);
+        value_text(&fast, (struct pen_span){ text, size });
+        assert_int_equal(fast.size, size + 2);
+    }
+    buf_free(&fast);
+    buf_free(&plain);
 }
 
 static void test_texts_are_escaped(void **state)
@@ -638,6 +668,7 @@ int main(void)
         TEST(test_asim_unknown_has_its_own_columns_only),
         TEST(test_repeated_extras_are_numbered),
         TEST(test_hostile_extras_end),
+        TEST(test_texts_are_alike_at_every_place),
         TEST(test_texts_are_escaped),
         TEST(test_every_byte_at_every_place),
         TEST(test_ocsf_flow),
