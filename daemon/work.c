@@ -150,11 +150,17 @@ static bool worker_is_full(const struct worker *worker)
 /* The record's half of the event id stands already; the ordinal goes behind it. */
 static void worker_number(struct worker *worker, uint64_t ordinal)
 {
-    char digits[24];
-    int size = snprintf(digits, sizeof(digits), "-%llu", (unsigned long long)ordinal);
+    char digits[20], *at = digits + sizeof(digits);
+    size_t size;
 
-    memcpy(worker->meta.id + 32, digits, (size_t)size);
-    worker->meta.id_size = 32 + (uint32_t)size;
+    do {
+        *--at = (char)('0' + ordinal % 10);
+        ordinal /= 10;
+    } while (ordinal > 0);
+    size = (size_t)(digits + sizeof(digits) - at);
+    worker->meta.id[32] = '-';
+    memcpy(worker->meta.id + 33, at, size);
+    worker->meta.id_size = 33 + (uint32_t)size;
 }
 
 static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal)
