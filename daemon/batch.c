@@ -170,8 +170,7 @@ static void batch_let_go(struct batch *batch)
         return;
     batch_own_names(batch);
     for (uint32_t i = 0; i < batch->run_count; i++)
-        if (--batch->runs[i]->holds == 0)
-            run_released(batch->runs[i]);
+        run_release(batch->runs[i]);
     batch->run_count = 0;
 }
 

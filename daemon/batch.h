@@ -27,7 +27,14 @@ struct run {
     struct stream *stream;
     uint64_t position, word;         /* where the cursor goes when it passes this run */
     uint32_t holds;
+    void (*on_released)(struct run *run);          /* nobody holds it any more: it is the stream's again */
 };
+
+static inline void run_release(struct run *run)
+{
+    if (--run->holds == 0)
+        run->on_released(run);
+}
 
 /* Bytes held against the budget: the one number that opens and closes the flow. */
 struct budget {
@@ -116,8 +123,5 @@ void part_free(struct part *part);
 void part_abandon(struct part *part);
 /* Puts it where its order wants it. */
 void parts_insert(struct parts *parts, struct part *part);
-
-/* Implemented by the pipeline: nobody holds the run any more. */
-void run_released(struct run *run);
 
 #endif

@@ -14,9 +14,9 @@
  */
 #include "daemon/pipeline.h"
 
-#include "daemon/cursor.h"
 #include "daemon/http.h"
 #include "daemon/log.h"
+#include "daemon/stream.h"
 #include "daemon/work.h"
 
 #include <assert.h>
@@ -34,34 +34,14 @@
 #define WORKERS_MAX 64
 #define FAULT_LOG_MS 10000u
 
-struct stream {
-    TAILQ_ENTRY(stream) entry;                     /* of its host */
-    TAILQ_ENTRY(stream) queued;                    /* for a job */
-    TAILQ_ENTRY(stream) unsaved;                   /* cursor or attrs differ from state.db */
-    struct source_host *host;
-    void *self;
-    char *name;                                    /* "source/stream" */
-    char *key, *attrs;
-    uint64_t position, word;                       /* read */
-    uint64_t safe_position, safe_word;             /* every run before it is released */
-    uint64_t end;
-    TAILQ_HEAD(, run) runs;
-    struct chunk *chunk;                           /* out, with us */
-    size_t chunk_at;                               /* bytes of it done with */
-    uint64_t skip;                                 /* events of the record at `position` that are committed */
-    bool blamed;                                   /* and it is counted as partly read */
-    bool in_job, big, dirty, closed, forget;
-};
-TAILQ_HEAD(streams, stream);
-
 struct source_host {
     struct pipeline *pipeline;
     const struct source_settings *settings;
     uint32_t index;
     void *self;
     struct work_plan plan;
-    struct streams streams;
-    uint64_t stream_count, troubles, messages[WORK_SCHEMAS_MAX];
+    struct stream_list streams;
+    uint64_t troubles, messages[WORK_SCHEMAS_MAX];
     struct work_counts counts;
     int64_t newest_ticks;                          /* of the events accepted */
     uint64_t faults_unsaid, fault_said_ms;
@@ -95,17 +75,10 @@ struct pipeline {
     uint32_t host_count, hosts_stopped;
     struct job jobs[WORKERS_MAX];
     uint32_t job_count, jobs_running;
-    struct streams queue, unsaved;
+    struct streams queue;
     uint32_t chunks_out;
     uv_timer_t save_timer;
-    struct pipeline_save {
-        uv_work_t work;
-        struct cursor_change change;
-        struct pen_error err;
-        int result;
-        uint64_t since_ms;
-        bool trouble;                              /* said already */
-    } save;
+    struct saver saver;
     struct spool_place saved_places[SETTINGS_SINKS_MAX];
     enum { PIPELINE_IDLE, PIPELINE_RUNNING, PIPELINE_STOPPING_SOURCES, PIPELINE_STOPPING_OUTLETS, PIPELINE_SAVING,
            PIPELINE_STOPPED } state;
@@ -126,15 +99,6 @@ static uint64_t wall_ms(void)
 
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static char *copied(const char *text)
-{
-    char *copy = strdup(text);
-
-    if (copy == NULL)
-        abort();
-    return copy;
 }
 
 /* ---- Chunks ---- */
@@ -158,141 +122,29 @@ void chunk_drop(struct source_host *host, struct chunk *chunk)
     free(chunk);
 }
 
-/* ---- Streams and their cursors ---- */
-
-static void stream_unsaved(struct stream *stream)
-{
-    if (stream->dirty)
-        return;
-    stream->dirty = true;
-    TAILQ_INSERT_TAIL(&stream->host->pipeline->unsaved, stream, unsaved);
-}
+/* ---- Streams ---- */
 
 struct stream *stream_open(struct source_host *host, const char *name, const struct cursor *cursor, void *self)
 {
-    struct stream *stream = calloc(1, sizeof(*stream));
+    struct stream *stream = stream_new(&host->streams, name, cursor);
 
-    if (stream == NULL || asprintf(&stream->name, "%s/%s", host->settings->name, name) < 0)
-        abort();
     stream->host = host;
     stream->self = self;
-    stream->key = copied(cursor->key);
-    stream->attrs = copied(cursor->attrs);
-    stream->position = stream->safe_position = cursor->position;
-    stream->word = stream->safe_word = cursor->word;
-    TAILQ_INIT(&stream->runs);
-    TAILQ_INSERT_TAIL(&host->streams, stream, entry);
-    host->stream_count++;
     return stream;
 }
 
-uint64_t stream_position(const struct stream *stream)
+static void on_saved(void *arg)
 {
-    return stream->position;
-}
+    struct pipeline *pipeline = arg;
 
-void stream_set_attrs(struct stream *stream, const char *attrs)
-{
-    if (strcmp(stream->attrs, attrs) == 0)
-        return;
-    free(stream->attrs);
-    stream->attrs = copied(attrs);
-    stream_unsaved(stream);
-}
-
-void stream_set_end(struct stream *stream, uint64_t end)
-{
-    stream->end = end;
-}
-
-static void stream_free(struct stream *stream)
-{
-    struct run *run;
-
-    while ((run = TAILQ_FIRST(&stream->runs)) != NULL) {
-        TAILQ_REMOVE(&stream->runs, run, entry);
-        free(run);
-    }
-    TAILQ_REMOVE(&stream->host->streams, stream, entry);
-    stream->host->stream_count--;
-    if (stream->dirty)
-        TAILQ_REMOVE(&stream->host->pipeline->unsaved, stream, unsaved);
-    free(stream->name);
-    free(stream->key);
-    free(stream->attrs);
-    free(stream);
-}
-
-void stream_close(struct stream *stream, bool forget)
-{
-    assert(stream->chunk == NULL);
-    stream->closed = true;
-    stream->forget = forget;
-    stream->self = NULL;
-    stream_unsaved(stream);                        /* it is freed by the save after its last run */
-}
-
-static void stream_advance(struct stream *stream)
-{
-    struct run *run;
-
-    while ((run = TAILQ_FIRST(&stream->runs)) != NULL && run->holds == 0) {
-        TAILQ_REMOVE(&stream->runs, run, entry);
-        stream->safe_position = run->position;
-        stream->safe_word = run->word;
-        free(run);
-        stream_unsaved(stream);
-    }
-}
-
-void run_released(struct run *run)
-{
-    stream_advance(run->stream);
-}
-
-static void on_save_work(uv_work_t *work)
-{
-    struct pipeline_save *save = work->data;
-    struct pipeline *pipeline = (struct pipeline *)((char *)save - offsetof(struct pipeline, save));
-
-    save->result = cursors_save(pipeline->cursors, &save->change, &save->err);
-}
-
-static void on_save_done(uv_work_t *work, int status)
-{
-    struct pipeline_save *save = work->data;
-    struct pipeline *pipeline = (struct pipeline *)((char *)save - offsetof(struct pipeline, save));
-
-    (void)status;
-    save->since_ms = 0;
-    if (save->result == 0) {
-        cursor_change_clear(&save->change);
-        save->trouble = false;
-    } else if (!save->trouble) {
-        save->trouble = true;
-        log_line(LOG_ERROR, "cursors cannot be saved; they are kept and tried again: after a crash now, more would repeat",
-                 "error", save->err.text, NULL);
-    }
     if (pipeline->state >= PIPELINE_STOPPING_SOURCES)
         pipeline_stop_on(pipeline);
 }
 
-/* Streams that are closed and safe end here. */
-static void pipeline_collect(struct pipeline *pipeline, struct cursor_change *change)
+static void collect_places(void *arg, struct cursor_change *change)
 {
-    struct stream *stream, *next;
+    struct pipeline *pipeline = arg;
 
-    for (stream = TAILQ_FIRST(&pipeline->unsaved); stream != NULL; stream = next) {
-        bool done = stream->closed && TAILQ_EMPTY(&stream->runs);
-        struct cursor cursor = { stream->key, stream->attrs, stream->safe_position, stream->safe_word };
-
-        next = TAILQ_NEXT(stream, unsaved);
-        cursor_change_row(change, stream->host->settings->name, &cursor, done && stream->forget);
-        TAILQ_REMOVE(&pipeline->unsaved, stream, unsaved);
-        stream->dirty = false;
-        if (done)
-            stream_free(stream);
-    }
     for (uint32_t i = 0; i < pipeline->outlet_count; i++) {
         struct spool_place place = spool_place(outlet_spool(pipeline->outlets[i]));
 
@@ -303,27 +155,11 @@ static void pipeline_collect(struct pipeline *pipeline, struct cursor_change *ch
     }
 }
 
-/* A change that could not be saved is tried again before anything new is collected, so that a full disk does not fill the
- * memory; only the last save, at the stop, takes both. */
-static void pipeline_save(struct pipeline *pipeline)
-{
-    struct pipeline_save *save = &pipeline->save;
-    bool pending = save->change.row_count > 0 || save->change.place_count > 0;
-
-    if (save->since_ms > 0)
-        return;
-    if (!pending || pipeline->state == PIPELINE_SAVING)
-        pipeline_collect(pipeline, &save->change);
-    if (save->change.row_count == 0 && save->change.place_count == 0)
-        return;
-    save->since_ms = now_ms(pipeline);
-    save->work.data = save;
-    uv_queue_work(pipeline->conf.loop, &save->work, on_save_work, on_save_done);
-}
-
 static void on_save_timer(uv_timer_t *timer)
 {
-    pipeline_save(timer->data);
+    struct pipeline *pipeline = timer->data;
+
+    saver_save(&pipeline->saver, false);
 }
 
 /* ---- Commit ---- */
@@ -386,26 +222,21 @@ static void job_commit(struct job *job)
     struct stream *stream = job->stream;
     struct source_host *host = stream->host;
     struct work *work = &job->run;
-    struct run *run = calloc(1, sizeof(*run));
+    struct run *run;
 
-    if (run == NULL)
-        abort();
     stream->chunk_at += work->consumed;
     stream->position += work->consumed;
     stream->word = work->word_after;
     stream->skip = work->skip_after;
     stream->blamed = work->blamed_after;
-    *run = (struct run){ .stream = stream, .position = stream->position, .word = stream->word };
-    TAILQ_INSERT_TAIL(&stream->runs, run, entry);
-    run->holds = 1;                                /* ours, until all of it is handed over */
+    run = stream_run(stream);
     for (size_t i = 0; i < host->plan.schema_count; i++) {
         host->messages[i] += work->messages[i].count;
         commit_messages(host, stream, run, host->plan.schemas[i], &work->messages[i]);
     }
     host_count(host, work);
     host_log_faults(host, stream, work);
-    if (--run->holds == 0)
-        run_released(run);
+    run_release(run);
 }
 
 /* ---- Big records ---- */
@@ -712,12 +543,12 @@ static void pipeline_stop_on(struct pipeline *pipeline)
             outlet_stop(pipeline->outlets[i], on_outlet_stopped, pipeline);
         return;
     case PIPELINE_STOPPING_OUTLETS:
-        if (pipeline->outlets_stopped < pipeline->outlet_count || pipeline->save.since_ms > 0)
+        if (pipeline->outlets_stopped < pipeline->outlet_count || pipeline->saver.since_ms > 0)
             return;
         pipeline->state = PIPELINE_SAVING;
         uv_timer_stop(&pipeline->save_timer);
-        pipeline_save(pipeline);
-        if (pipeline->save.since_ms > 0)
+        saver_save(&pipeline->saver, true);
+        if (pipeline->saver.since_ms > 0)
             return;
         /* fall through */
     case PIPELINE_SAVING:
@@ -831,7 +662,7 @@ static int pipeline_open_sources(struct pipeline *pipeline, struct pen_error *er
         host->settings = &settings->sources[i];
         host->index = i;
         host->newest_ticks = INT64_MIN;
-        TAILQ_INIT(&host->streams);
+        stream_list_init(&host->streams, host->settings->name, &pipeline->saver);
         host->plan.source = (struct pen_span){ host->settings->name, strlen(host->settings->name) };
         host->plan.record_max = settings->daemon.record_max;
         host->plan.big_record = settings->daemon.memory / 256;
@@ -883,13 +714,15 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
     pipeline->lock_fd = -1;
     pipeline->flow_open = true;
     TAILQ_INIT(&pipeline->queue);
-    TAILQ_INIT(&pipeline->unsaved);
     pipeline->budget.total = conf->settings->daemon.memory;
     pipeline->budget.upper = pipeline->budget.total / 4 * 3;
     pipeline->budget.lower = pipeline->budget.total / 2;
+    pipeline->saver = (struct saver){ .loop = conf->loop, .collect = collect_places, .on_saved = on_saved, .arg = pipeline };
+    saver_init(&pipeline->saver);
     uv_timer_init(conf->loop, &pipeline->save_timer);
     pipeline->save_timer.data = pipeline;
     r = pipeline_open_state(pipeline, err);
+    pipeline->saver.cursors = pipeline->cursors;
     if (r == 0)
         r = http_new(&pipeline->http, conf->loop, err);
     if (r == 0)
@@ -943,8 +776,6 @@ static void on_unstarted_stopped(void *arg)
 
 void pipeline_close(struct pipeline *pipeline)
 {
-    struct stream *stream;
-
     if (pipeline == NULL)
         return;
     if (pipeline->state == PIPELINE_IDLE) {
@@ -961,8 +792,7 @@ void pipeline_close(struct pipeline *pipeline)
         struct source_host *host = &pipeline->hosts[i];
 
         host->settings->type->close(host->self);
-        while ((stream = TAILQ_FIRST(&host->streams)) != NULL)
-            stream_free(stream);
+        stream_list_free(&host->streams);
         work_plan_close(&host->plan);
     }
     for (uint32_t i = 0; i < pipeline->outlet_count; i++)
@@ -971,7 +801,7 @@ void pipeline_close(struct pipeline *pipeline)
         worker_free(pipeline->jobs[i].worker);
     if (pipeline->http != NULL)
         http_close(pipeline->http, on_http_closed, NULL);
-    cursor_change_clear(&pipeline->save.change);
+    saver_free(&pipeline->saver);
     cursors_close(pipeline->cursors);
     if (pipeline->lock_fd >= 0)
         close(pipeline->lock_fd);
@@ -995,7 +825,7 @@ static void log_source(const struct source_host *host)
     log_line(LOG_NOTE, "records", "source", host->settings->name, "read", log_number(host->counts.records), "events",
              log_number(host->counts.events), "unknown", log_number(host->counts.unknown), "malformed",
              log_number(host->counts.malformed), "partly", log_number(host->counts.partly), "oversize",
-             log_number(host->counts.oversize), "streams", log_number(host->stream_count), "troubles",
+             log_number(host->counts.oversize), "streams", log_number(host->streams.count), "troubles",
              log_number(host->troubles), NULL);
 }
 
@@ -1048,7 +878,7 @@ void pipeline_status(const struct pipeline *pipeline, char *out, size_t size)
 
 uint64_t pipeline_busy_since(const struct pipeline *pipeline)
 {
-    uint64_t since = pipeline->save.since_ms;
+    uint64_t since = pipeline->saver.since_ms;
 
     for (uint32_t i = 0; i < pipeline->job_count; i++)
         if (pipeline->jobs[i].since_ms > 0 && (since == 0 || pipeline->jobs[i].since_ms < since))

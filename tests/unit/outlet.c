@@ -161,7 +161,7 @@ struct bench {
 };
 static struct bench bench;
 
-void run_released(struct run *run)
+static void on_run_released(struct run *run)
 {
     assert_int_equal(run->holds, 0);
     bench.runs_open--;
@@ -227,6 +227,7 @@ static void put(long count)
         bench.runs_open++;
         bench.last_run = run;
         run->holds = 1;
+        run->on_released = on_run_released;
         for (int n = 0; n < 10 && i < count; n++, i++) {
             struct batch_origin origin = { run, "source/stream", 0, (uint64_t)bench.next, bench.next };
             int size = snprintf(text, sizeof(text), "{\"n\":%ld}", bench.next);
@@ -234,8 +235,7 @@ static void put(long count)
             bench.next++;
             outlet_add(bench.outlet, PEN_UNKNOWN, text, (size_t)size, &origin);
         }
-        if (--run->holds == 0)
-            run_released(run);
+        run_release(run);
         outlet_pump(bench.outlet);
         uv_run(&bench.loop, UV_RUN_NOWAIT);
     }

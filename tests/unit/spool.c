@@ -26,11 +26,6 @@ static struct {
     struct spool_conf conf;
 } bench;
 
-void run_released(struct run *run)
-{
-    (void)run;
-}
-
 static void bench_open(uint64_t life, struct spool_place place)
 {
     struct pen_error err = { 0 };
