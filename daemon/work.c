@@ -210,10 +210,11 @@ static void worker_identify(struct worker *worker)
 
 static void work_fault(struct work *work, uint64_t position, const char *who, const char *why)
 {
-    struct work_fault *fault = &work->faults[work->fault_count];
+    struct work_fault *fault;
 
     if (work->fault_count++ >= WORK_FAULTS_MAX)
         return;
+    fault = &work->faults[work->fault_count - 1];
     fault->position = position;
     snprintf(fault->why, sizeof(fault->why), "%.32s%s%.180s", who, who[0] != '\0' ? ": " : "", why);
 }
