@@ -15,6 +15,7 @@ from penstock import Penstock, binary    # noqa: E402
 def pytest_configure(config):
     config.addinivalue_line('markers', 'sanitize: also run under the sanitizers')
     config.addinivalue_line('markers', 'plain: waits longer than it works: not under the sanitizers')
+    config.addinivalue_line('markers', 'kafka: runs librdkafka, whose C11 threads gcc 12 cannot sanitize')
     config.addinivalue_line('markers', 'long: takes minutes; only in tests/run full')
 
 

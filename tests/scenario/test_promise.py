@@ -121,6 +121,7 @@ def test_nothing_is_lost_in_fifty_kills(penstock, far_end, broker, tmp_path):
     assert far_end.violations() == []
 
 
+@pytest.mark.kafka
 def test_far_end_down_for_the_whole_input(penstock, far_end, broker, tmp_path):
     """Both far ends away: the spool takes its cap, sources wait, memory stays in its budget; then all arrives in order."""
     broker.create_topic('away', partitions=1)
