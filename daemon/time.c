@@ -200,10 +200,10 @@ bool pen_time_read(struct pen_span span, int64_t *ticks)
     if (span.size < 16 || span.size > 64)
         return false;
     text = (struct cursor_text){ span.data, span.data + span.size };
-    if (span.data[4] == '-' || span.data[4] == '/')
-        read = take_iso(&text, &clock);
-    else if (span.data[1] == '/' || span.data[2] == '/')
+    if (span.data[1] == '/' || span.data[2] == '/')   /* asked first: 10/3/2026 has a slash in the fifth place, too */
         read = take_us(&text, &clock);
+    else if (span.data[4] == '-' || span.data[4] == '/')
+        read = take_iso(&text, &clock);
     else
         read = take_rfc1123(&text, &clock);
     if (!read || text.at != text.end || !clock_valid(&clock))
