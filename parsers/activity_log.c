@@ -368,19 +368,13 @@ static void set_message(struct pen_event *event, struct azure_object *activity, 
                         bool failed)
 {
     static const char *const descriptions[] = { "resultDescription", "description", NULL };
-    struct pen_span description = azure_text_of(activity, descriptions), title = { 0 };
-    struct azure_object inner;
-    struct pen_json nested = azure_peek(properties, "eventProperties");
+    struct pen_span description = azure_text_of(activity, descriptions);
 
     if (failed)
         pen_set_text(event, PEN_RESULT_DESCRIPTION, description);
     if (pen_set_text(event, PEN_EVENT_MESSAGE, description))
         return;
-    if (azure_peek(properties, "title").tree != NULL)
-        title = azure_text(properties, "title");
-    else if (azure_open(&inner, activity->out, &nested))
-        title = azure_text(&inner, "title");
-    pen_set_text(event, PEN_EVENT_MESSAGE, title);
+    pen_set_text(event, PEN_EVENT_MESSAGE, azure_text(properties, "title"));
 }
 
 /* The policy that spoke: the first of the definitions in `policies`, which is an array as JSON text. */
@@ -467,7 +461,7 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
         pen_out_blame(out, "more members than a record may have");
         return PEN_MALFORMED;
     }
-    azure_open_member(&properties, &activity, "properties");
+    azure_open_properties(&properties, &activity);
 
     azure_set(event, PEN_EVENT_VENDOR, "Microsoft");
     azure_set(event, PEN_EVENT_PRODUCT, "Azure");

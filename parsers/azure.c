@@ -78,6 +78,28 @@ bool azure_open_member(struct azure_object *inner, struct azure_object *object, 
     return true;
 }
 
+bool azure_open_properties(struct azure_object *properties, struct azure_object *record)
+{
+    struct azure_object inner;
+    struct azure_member *nested, *both;
+
+    if (!azure_open_member(properties, record, "properties"))
+        return false;
+    nested = object_find(properties, "eventProperties");
+    if (nested == NULL || !azure_open(&inner, record->out, &nested->value))
+        return true;
+    both = (struct azure_member *)(void *)pen_out_alloc(record->out, (properties->count + inner.count) * sizeof(*both));
+    if (both == NULL)
+        return true;
+    nested->used = true;
+    memcpy(both, properties->members, properties->count * sizeof(*both));
+    if (inner.count > 0)
+        memcpy(both + properties->count, inner.members, inner.count * sizeof(*both));
+    properties->members = both;
+    properties->count += inner.count;
+    return true;
+}
+
 struct pen_json azure_peek(const struct azure_object *object, const char *name)
 {
     struct azure_member *member = object_find(object, name);

@@ -33,6 +33,9 @@ struct azure_object {
 bool azure_open(struct azure_object *object, struct pen_out *out, const struct pen_json *node);
 /* Opens a member as an object, and counts it as used where that worked. */
 bool azure_open_member(struct azure_object *inner, struct azure_object *object, const char *name);
+/* Opens the record's `properties`. Newer exports nest what older ones wrote flat: what `eventProperties` holds counts as a
+ * member of properties, so that one mapping serves both. */
+bool azure_open_properties(struct azure_object *properties, struct azure_object *record);
 /* The member, without counting it as used, or missing. */
 struct pen_json azure_peek(const struct azure_object *object, const char *name);
 void azure_use(struct azure_object *object, const char *name);

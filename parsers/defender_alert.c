@@ -464,7 +464,7 @@ static enum pen_parsed defender_alert_parse(void *self, const struct pen_record 
         pen_out_blame(out, "more members than a record may have");
         return PEN_MALFORMED;
     }
-    if (!azure_open_member(&alert.bag, &alert.top, "properties"))
+    if (!azure_open_properties(&alert.bag, &alert.top))
         alert.bag = alert.top;
     pen_set_int(event, PEN_EVENT_COUNT, 1);
     azure_set(event, PEN_EVENT_TYPE, "Alert");

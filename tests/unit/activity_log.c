@@ -162,6 +162,25 @@ static void properties_of_any_kind_fail_nothing(void **state)
     (void)state;
 }
 
+/* Health events come with their properties flat or nested, sometimes nested as JSON text. */
+static void nested_properties_are_as_good_as_flat_ones(void **state)
+{
+    static const char *const shapes[] = {
+        EXPORT("A.B/c/action", ",\"properties\":{\"title\":\"T\",\"stage\":\"Active\",\"policies\":[{\"policyDefinitionName\":\"p\"}]}"),
+        EXPORT("A.B/c/action", ",\"properties\":{\"eventProperties\":{\"title\":\"T\",\"stage\":\"Active\","
+                               "\"policies\":[{\"policyDefinitionName\":\"p\"}]}}"),
+        EXPORT("A.B/c/action", ",\"properties\":{\"eventProperties\":\"{\\\"title\\\":\\\"T\\\",\\\"stage\\\":\\\"Active\\\","
+                               "\\\"policies\\\":[{\\\"policyDefinitionName\\\":\\\"p\\\"}]}\"}"),
+    };
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+        EXPECT(shapes[i], P, "EventMessage=T", "+stage=Active", "RuleName=p", "!+eventProperties", "!+title");
+    EXPECT(EXPORT("A.B/c/action", ",\"properties\":{\"stage\":\"outer\",\"eventProperties\":{\"stage\":\"inner\"}}"), P,
+           "+stage=outer", "+stage=inner");
+    EXPECT(EXPORT("A.B/c/action", ",\"properties\":{\"eventProperties\":\"none\"}"), P, "+eventProperties=none");
+    (void)state;
+}
+
 static void identity_of_any_kind_fails_nothing(void **state)
 {
     EXPECT(EXPORT("A.B/c/write", ",\"identity\":null"), P, "!ActorUsername");
@@ -265,6 +284,7 @@ int main(void)
         cmocka_unit_test(rest_sdk_and_export_give_the_same_event),
         cmocka_unit_test(the_halves_of_a_pair_may_be_null),
         cmocka_unit_test(properties_of_any_kind_fail_nothing),
+        cmocka_unit_test(nested_properties_are_as_good_as_flat_ones),
         cmocka_unit_test(identity_of_any_kind_fails_nothing),
         cmocka_unit_test(addresses_are_typed_only_when_they_are_some),
         cmocka_unit_test(resource_ids_of_any_form_are_split),

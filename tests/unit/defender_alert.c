@@ -59,6 +59,11 @@ static void an_activity_record_of_category_security_is_an_alert(void **state)
         "{\"time\":\"2026-11-22T09:00:00Z\",\"correlationId\":\"u1\",\"category\":\"Security\",\"resultType\":\"Active\","
         "\"operationName\":\"Microsoft.Security/locations/alerts/activate/action\",\"properties\":{\"eventCategory\":\"Security\","
         "\"eventName\":\"Title\",\"Severity\":\"Low\",\"compromisedEntity\":\"e\",\"intent\":\"Persistence, Impact\",\"remediationSteps\":\"do\"}}",
+        /* Newer exports nest what says something. */
+        "{\"time\":\"2026-11-22T09:00:00Z\",\"correlationId\":\"u1\",\"category\":\"Security\",\"resultType\":\"Active\","
+        "\"operationName\":\"Microsoft.Security/locations/alerts/activate/action\",\"properties\":{\"eventCategory\":\"Security\","
+        "\"eventName\":\"Title\",\"eventProperties\":{\"severity\":\"Low\",\"compromisedEntity\":\"e\","
+        "\"intent\":\"[\\\"Persistence\\\",\\\"Impact\\\"]\",\"remediationSteps\":\"[\\\"do\\\"]\"}}}",
     };
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
