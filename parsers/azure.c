@@ -123,7 +123,9 @@ static struct pen_json worded(const struct pen_json *node)
     if (pen_json_type(node) != PEN_JSON_OBJECT)
         return *node;
     half = pen_json_get(node, "value");
-    return pen_json_type(&half) > PEN_JSON_NULL ? half : azure_find(node, "localizedValue");
+    if (pen_json_type(&half) <= PEN_JSON_NULL || (pen_json_type(&half) == PEN_JSON_TEXT && pen_json_value(&half).size == 0))
+        return azure_find(node, "localizedValue");
+    return half;
 }
 
 static bool is_worded(const struct pen_json *node)

@@ -144,6 +144,10 @@ static void the_halves_of_a_pair_may_be_null(void **state)
            "\"category\":{\"value\":\"Administrative\",\"localizedValue\":null},\"status\":{\"value\":null,\"localizedValue\":null},"
            "\"subStatus\":{},\"eventName\":null}", P, "Operation=Write", "Category=Administrative", "EventResult=NA",
            "!EventOriginalSubType=", "Object=Azure");
+    EXPECT("{\"eventDataId\":\"e\",\"eventTimestamp\":\"2026-11-22T09:00:01Z\",\"operationName\":{\"value\":\"A.B/c/write\"},"
+           "\"status\":{\"value\":\"Failed\"},\"subStatus\":{\"value\":\"\",\"localizedValue\":\"Conflict (HTTP Status Code: 409)\"},"
+           "\"eventName\":{\"value\":\"\",\"localizedValue\":\"\"}}", P, "HttpStatusCode=409", "EventResult=Failure",
+           "EventResultDetails=Conflict (HTTP Status Code: 409)", "!EventOriginalSubType=");
     (void)state;
 }
 
