@@ -477,15 +477,16 @@ static bool is_export(const struct pen_json *json)
     struct pen_span category = azure_find_text(json, "category");
     struct pen_json properties = azure_find(json, "properties"), identity = azure_find(json, "identity");
     struct pen_json authorization = azure_find(&identity, "authorization");
+    bool only_here = is_category(azure_find_text(&properties, "eventCategory")) ||
+                     pen_json_type(&authorization) == PEN_JSON_OBJECT;
 
-    if (is_category(category))
-        return operation.size == 0 || is_operation_path(operation);
+    if (operation.size == 0)         /* half the world's logs have a category Security, and Policy Insights has one, too */
+        return is_category(category) && only_here;
     if (!is_operation_path(operation))
         return false;
     if (category.size > 0)
-        return is_verb(category);
-    return is_category(azure_find_text(&properties, "eventCategory")) ||
-           pen_json_type(&authorization) == PEN_JSON_OBJECT;
+        return is_category(category) || is_verb(category);
+    return only_here;
 }
 
 static bool is_rest(const struct pen_json *json)

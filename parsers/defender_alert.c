@@ -26,10 +26,11 @@ static bool is_graph_alert(const struct pen_json *json)
 {
     struct pen_json vendor = pen_json_get(json, "vendorInformation");
 
-    if (azure_contains(azure_find_text(json, "@odata.type"), "graph.security.alert"))
-        return true;
-    if (!has_text(json, "title") || !has_text(json, "severity"))
-        return false;
+    if (has_text(json, "@odata.type"))
+        return azure_ends_with(azure_find_text(json, "@odata.type"), "graph.security.alert") ||
+               azure_ends_with(azure_find_text(json, "@odata.type"), "graph.alert");
+    if (!has_text(json, "id") || !has_text(json, "title") || !has_text(json, "severity"))
+        return false;                /* a hunting row of AlertInfo has a title, too, but no id of this name */
     return has_text(json, "providerAlertId") || has_text(json, "serviceSource") ||
            (pen_json_type(&vendor) == PEN_JSON_OBJECT && has_text(&vendor, "provider"));
 }

@@ -105,6 +105,24 @@ static void check_nothing_lost(const struct pen_json *node, const struct parsed 
     buf_free(&written);
 }
 
+static void what_only_looks_like_ours_is_left_alone(void **state)
+{
+    static const char *const records[] = {
+        "{\"@odata.context\":\"https://management.azure.com/$metadata\",\"timestamp\":\"2026-11-22T09:00:00Z\",\"resourceId\":\"/x\","
+        "\"complianceState\":\"NonCompliant\",\"category\":\"Policy\"}",
+        "{\"time\":\"2026-11-22T09:00:00Z\",\"category\":\"Security\",\"level\":\"Error\",\"message\":\"logon failed\"}",
+        "{\"time\":\"2026-11-22T09:00:00Z\",\"category\":\"Alert\",\"properties\":{\"a\":1}}",
+        "{\"Timestamp\":\"2026-11-22T09:00:00Z\",\"AlertId\":\"a\",\"Title\":\"t\",\"Severity\":\"High\","
+        "\"ServiceSource\":\"Microsoft Defender for Endpoint\",\"Category\":\"x\"}",
+        "{\"@odata.type\":\"#microsoft.graph.security.incident\",\"id\":\"1\",\"title\":\"t\",\"severity\":\"high\",\"serviceSource\":\"x\"}",
+        "{\"@odata.type\":\"#microsoft.graph.security.alertEvidence\",\"id\":\"1\"}",
+    };
+
+    for (size_t i = 0; i < sizeof(records) / sizeof(*records); i++)
+        EXPECT(records[i], "unknown", "kind=unknown");
+    (void)state;
+}
+
 static void nothing_of_a_real_record_is_lost(void **state)
 {
     static const char *const paths[] = {
@@ -353,6 +371,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(real_records_go_to_their_parser),
+        cmocka_unit_test(what_only_looks_like_ours_is_left_alone),
         cmocka_unit_test(nothing_of_a_real_record_is_lost),
         cmocka_unit_test(pseudo_json_with_single_quotes_travels_as_text),
         cmocka_unit_test(unquoted_content_travels_as_text),
