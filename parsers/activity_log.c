@@ -318,13 +318,22 @@ static void set_actor(struct pen_event *event, struct azure_object *activity, st
     azure_set(event, PEN_ACTOR_USER_TYPE, azure_word(user_types, kind));
 }
 
+/* A member that was read and is kept beside its fields; as JSON where it came as JSON text, as the webhook's claims do. */
+static void add_whole(struct pen_event *event, struct azure_object *owner, const char *name)
+{
+    struct pen_json whole = azure_peek(owner, name);
+
+    if (pen_json_type(&whole) == PEN_JSON_TEXT)
+        whole = pen_out_parse(owner->out, pen_span_trim(pen_json_value(&whole)));
+    pen_add_json(event, (struct pen_span){ name, strlen(name) }, &whole);
+}
+
 /* Claims and the evidence are kept whole: what they say beyond the fields (authentication methods, groups, the role's
  * scope) belongs together. */
 static struct pen_span set_identity(struct pen_event *event, struct azure_object *activity)
 {
     struct azure_object identity, authorization, evidence, claims;
     struct azure_object *owner = azure_open_member(&identity, activity, "identity") ? &identity : activity;
-    struct pen_json whole;
     struct pen_span scope;
 
     azure_open_member(&authorization, owner, "authorization");
@@ -337,12 +346,10 @@ static struct pen_span set_identity(struct pen_event *event, struct azure_object
     if (!pen_is_set(event, PEN_OPERATION))
         set_operation(event, azure_text(&authorization, "action"));
 
-    whole = azure_peek(owner, "claims");
     if (claims.count > 0)
-        pen_add_json(event, PEN_SPAN("claims"), &whole);
-    whole = azure_peek(owner, "authorization");
+        add_whole(event, owner, "claims");
     if (authorization.count > 0)
-        pen_add_json(event, PEN_SPAN("authorization"), &whole);
+        add_whole(event, owner, "authorization");
     if (owner == &identity)
         azure_keep(&identity, event);
     return scope;
@@ -424,29 +431,6 @@ static struct pen_span set_category(struct pen_event *event, struct azure_object
     return inner.size > 0 ? inner : category;
 }
 
-/* One level of what stands around the record, but for the member that leads on to it. */
-static void keep_level(struct pen_event *event, struct pen_out *out, const struct pen_json *node, const char *inner)
-{
-    struct azure_object level;
-
-    if (!azure_open(&level, out, node)) {
-        pen_add_json(event, PEN_SPAN("envelope"), node);
-        return;
-    }
-    azure_use(&level, inner);
-    azure_keep(&level, event);
-}
-
-/* The webhook of an alert rule. */
-static void keep_envelope(struct pen_event *event, struct pen_out *out, const struct pen_json *json)
-{
-    struct pen_json data = pen_json_get(json, "data"), context = pen_json_get(&data, "context");
-
-    keep_level(event, out, json, "data");
-    keep_level(event, out, &data, "context");
-    keep_level(event, out, &context, "activityLog");
-}
-
 static enum pen_parsed activity_log_parse(void *self, const struct pen_record *record, struct pen_out *out)
 {
     struct pen_event *event = pen_out_event(out, PEN_AUDIT);
@@ -488,7 +472,7 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     azure_keep(&activity, event);
     azure_keep(&properties, event);
     if (node.at != record->json->at)
-        keep_envelope(event, out, record->json);
+        azure_keep_envelope(event, out, record->json);
     if (timed)
         return pen_out_emit(out, event);
     pen_out_blame(out, "the event's time is missing or unreadable: the arrival stands in");

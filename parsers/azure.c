@@ -510,6 +510,28 @@ struct pen_json azure_activity(const struct pen_json *json)
     return is_rest(json) || is_export(json) ? *json : none;
 }
 
+/* One level of what stands around the record, but for the member that leads on to it. */
+static void keep_level(struct pen_event *event, struct pen_out *out, const struct pen_json *node, const char *inner)
+{
+    struct azure_object level;
+
+    if (!azure_open(&level, out, node)) {
+        pen_add_json(event, PEN_SPAN("envelope"), node);
+        return;
+    }
+    azure_use(&level, inner);
+    azure_keep(&level, event);
+}
+
+void azure_keep_envelope(struct pen_event *event, struct pen_out *out, const struct pen_json *json)
+{
+    struct pen_json data = pen_json_get(json, "data"), context = pen_json_get(&data, "context");
+
+    keep_level(event, out, json, "data");
+    keep_level(event, out, &data, "context");
+    keep_level(event, out, &context, "activityLog");
+}
+
 bool azure_activity_is_alert(const struct pen_json *activity)
 {
     struct pen_span category = azure_find_text(activity, "category");

@@ -79,6 +79,8 @@ enum azure_flow azure_flow(const struct pen_json *json);
 
 /* The Activity Log's record inside `json` in whichever of its envelopes, or missing where it is none. */
 struct pen_json azure_activity(const struct pen_json *json);
+/* What its envelope, the webhook of an alert rule, says around it. */
+void azure_keep_envelope(struct pen_event *event, struct pen_out *out, const struct pen_json *json);
 /* Whether such a record is a Defender alert in miniature (category Security). */
 bool azure_activity_is_alert(const struct pen_json *activity);
 

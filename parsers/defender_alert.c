@@ -490,6 +490,8 @@ static enum pen_parsed defender_alert_parse(void *self, const struct pen_record 
     azure_keep(&alert.top, event);
     if (alert.bag.members != alert.top.members)
         azure_keep(&alert.bag, event);
+    if (alert.node.at != record->json->at)
+        azure_keep_envelope(event, out, record->json);
     if (timed)
         return pen_out_emit(out, event);
     pen_out_blame(out, "the alert's time is missing or unreadable: the arrival stands in");

@@ -191,6 +191,8 @@ static void identity_of_any_kind_fails_nothing(void **state)
     EXPECT(EXPORT("A.B/c/write", ",\"identity\":\"A Name\""), P, "+identity=A Name");
     EXPECT(EXPORT("A.B/c/write", ",\"identity\":\"{\\\"claims\\\":{\\\"upn\\\":\\\" u@x.org\\\"},\\\"more\\\":1}\""), P,
            "ActorUsername=u@x.org", "+more=1");
+    EXPECT(EXPORT("A.B/c/write", ",\"claims\":\" {\\\"upn\\\":\\\"u@x.org\\\"}\""), P, "ActorUsername=u@x.org",
+           "+claims={\"upn\":\"u@x.org\"}");
     EXPECT(EXPORT("A.B/c/write", ",\"identity\":{\"authorization\":[{\"action\":\"a\"}],\"claims\":\"odd\"}"), P,
            "+authorization=[{\"action\":\"a\"}]", "+claims=odd");
     EXPECT(EXPORT("A.B/c/write", ",\"identity\":{\"claims\":{\"idtyp\":\"app\",\"appid\":\"12345678-9abc-4ef0-8123-456789abcdef\","

@@ -73,6 +73,10 @@ static void an_activity_record_of_category_security_is_an_alert(void **state)
     EXPECT("{\"eventTimestamp\":\"2026-11-22T09:00:00Z\",\"eventDataId\":\"u1\",\"category\":{\"value\":\"Security\"},"
            "\"operationName\":{\"value\":\"Microsoft.Security/locations/alerts/dismiss/action\"},\"status\":{\"value\":\"Active\"}}", P,
            "AlertStatus=Closed", "AlertOriginalStatus=Active");
+    EXPECT("{\"schemaId\":\"Microsoft.Insights/activityLogs\",\"data\":{\"status\":\"Activated\",\"context\":{\"activityLog\":{"
+           "\"eventTimestamp\":\"2026-11-22T09:00:00Z\",\"eventDataId\":\"u1\",\"eventSource\":\"Security\",\"status\":\"Active\","
+           "\"properties\":{\"severity\":\"High\"}}}}}", P, "EventUid=u1", "EventSeverity=High", "AlertOriginalStatus=Active",
+           "+schemaId=Microsoft.Insights/activityLogs", "+status=Activated");
     (void)state;
 }
 
