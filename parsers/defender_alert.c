@@ -22,6 +22,12 @@ static bool has_text(const struct pen_json *json, const char *name)
     return azure_find_text(json, name).size > 0;
 }
 
+/* A row of Log Analytics. */
+static bool is_row(const struct pen_json *json)
+{
+    return pen_span_is(azure_find_text(json, "Type"), "SecurityAlert");
+}
+
 static bool is_graph_alert(const struct pen_json *json)
 {
     struct pen_json vendor = pen_json_get(json, "vendorInformation");
@@ -52,7 +58,7 @@ static bool defender_alert_claims(const struct pen_record *record)
         return pen_json_type(&properties) == PEN_JSON_OBJECT || pen_json_type(&properties) == PEN_JSON_TEXT;
     return has_text(json, "systemAlertId") || has_text(&properties, "systemAlertId") ||
            (has_text(json, "alertType") && has_text(json, "vendorName")) ||
-           pen_span_is(azure_find_text(json, "Type"), "SecurityAlert") || is_graph_alert(json);
+           is_row(json) || is_graph_alert(json);
 }
 
 /* ---- Words ---------------------------------------------------------------------------------------------------- */
@@ -245,12 +251,13 @@ static void set_states(struct pen_event *event, struct alert *alert)
 
 static void set_attack(struct pen_event *event, struct alert *alert)
 {
-    static const char *const tactics[] = { "intent", "tactics", "category", NULL };
+    static const char *const tactics[] = { "intent", "tactics", NULL };
     struct pen_span text = { 0 };
 
-    /* In Activity Log records the category is Security. */
-    for (size_t i = 0; tactics[i] != NULL && text.size == 0 && !(alert->activity && i == 2); i++)
-        text = joined_text(&alert->bag, tactics[i], NULL, PEN_SPAN(", "));
+    for (const char *const *name = tactics; *name != NULL && text.size == 0; name++)
+        text = joined_text(&alert->bag, *name, NULL, PEN_SPAN(", "));
+    if (text.size == 0 && has_text(&alert->node, "serviceSource"))      /* a category is a tactic in alerts_v2 only */
+        text = azure_text(&alert->bag, "category");
     if (pen_span_is_nocase(text, "Unknown"))
         pen_add_text(event, PEN_SPAN("intent"), text);
     else
@@ -334,6 +341,11 @@ static bool is_hostname(struct pen_span text)
     return true;
 }
 
+static bool is_path(struct pen_span text)
+{
+    return text.size > 0 && text.data[0] == '/';
+}
+
 static void set_resource(struct pen_event *event, struct alert *alert)
 {
     struct pen_span resource = ALERT_TEXT(alert, "azureResourceId"), own = { 0 };
@@ -349,7 +361,7 @@ static void set_resource(struct pen_event *event, struct alert *alert)
     id = azure_id_split(alert->top.out, resource);
     if (azure_ends_with(id.type, "Microsoft.Compute/virtualMachines") && is_hostname(id.name))
         pen_set_text(event, PEN_DVC_HOSTNAME, id.name);
-    if (own.size == 0 && azure_peek(&alert->top, "systemAlertId").tree == NULL)
+    if (own.size == 0 && is_path(azure_find_text(&alert->node, "id")))      /* else it is Graph's */
         own = azure_text(&alert->top, "id");
     alert_id = azure_id_split(alert->top.out, own);
     azure_id_set(event, &id);
@@ -435,10 +447,18 @@ static void keep_parsed(struct pen_event *event, struct alert *alert, const char
     struct pen_json node = azure_peek(&alert->bag, name);
 
     node = pen_out_parse(alert->bag.out, pen_json_value(&node));
-    if (pen_json_type(&node) != PEN_JSON_OBJECT)
+    if (pen_json_type(&node) < PEN_JSON_ARRAY)
         return;
     azure_use(&alert->bag, name);
-    pen_add_json(event, (struct pen_span){ name, strlen(name) }, &node);
+    if (pen_json_count(&node) > 0)
+        pen_add_json(event, (struct pen_span){ name, strlen(name) }, &node);
+}
+
+/* In a row of Log Analytics it is the workspace that TenantId names, which stays where it was. */
+static void set_tenant(struct pen_event *event, struct alert *alert)
+{
+    if (!is_row(&alert->node))
+        ALERT_TAKE(alert, event, PEN_AZURE_TENANT_ID, "tenantId", "azureTenantId");
 }
 
 /* What only the Activity Log's envelope has; provider and type there are those of the alert, not of its victim. */
@@ -482,9 +502,10 @@ static enum pen_parsed defender_alert_parse(void *self, const struct pen_record 
     set_entities(event, &alert);
     set_confidence(event, &alert);
     keep_parsed(event, &alert, "extendedProperties");
+    keep_parsed(event, &alert, "extendedLinks");
     ALERT_TAKE(&alert, event, PEN_COMPROMISED_ENTITY, "compromisedEntity");
     ALERT_TAKE(&alert, event, PEN_EVENT_REPORT_URL, "alertUri", "alertLink", "alertWebUrl");
-    ALERT_TAKE(&alert, event, PEN_AZURE_TENANT_ID, "tenantId", "azureTenantId");
+    set_tenant(event, &alert);
     ALERT_TAKE(&alert, event, PEN_CORRELATION_ID, "correlationId", "correlationKey");
 
     azure_keep(&alert.top, event);

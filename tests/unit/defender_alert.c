@@ -96,6 +96,19 @@ static void graph_alerts_are_mapped(void **state)
     EXPECT("{\"id\":\"o1\",\"title\":\"T\",\"severity\":\"high\",\"status\":\"newAlert\",\"eventDateTime\":\"2026-11-22T09:00:00Z\","
            "\"azureSubscriptionId\":\"s\",\"vendorInformation\":{\"provider\":\"ASC\",\"vendor\":\"Microsoft\"}}", P, "EventUid=o1",
            "EventProduct=ASC", "SubscriptionId=s", "AlertStatus=Active", "EventSeverity=High");
+    /* What the older alerts call a category is no tactic, and their id is no resource's. */
+    EXPECT("{\"id\":\"o1\",\"title\":\"T\",\"severity\":\"high\",\"eventDateTime\":\"2026-11-22T09:00:00Z\",\"category\":\"Suspicious_Activity\","
+           "\"vendorInformation\":{\"provider\":\"ASC\"}}", P, "+category=Suspicious_Activity", "!AttackTactics", "!ResourceId");
+    (void)state;
+}
+
+static void a_row_has_json_as_text_and_a_workspace_for_a_tenant(void **state)
+{
+    EXPECT("{\"Type\":\"SecurityAlert\",\"SystemAlertId\":\"u\",\"TimeGenerated\":\"2026-11-22T09:00:00Z\",\"TenantId\":\"w\","
+           "\"ExtendedLinks\":\"[{\\\"Href\\\":\\\"h\\\"}]\",\"ExtendedProperties\":\"{\\\"k\\\":1}\"}", P,
+           "+extendedLinks=[{\"Href\":\"h\"}]", "+extendedProperties={\"k\":1}", "+TenantId=w", "!AzureTenantId");
+    EXPECT("{\"Type\":\"SecurityAlert\",\"SystemAlertId\":\"u\",\"TimeGenerated\":\"2026-11-22T09:00:00Z\",\"ExtendedLinks\":\"[]\"}", P,
+           "!+ExtendedLinks", "!+extendedLinks");
     (void)state;
 }
 
@@ -159,6 +172,7 @@ int main(void)
         cmocka_unit_test(every_shape_gives_the_same_alert),
         cmocka_unit_test(an_activity_record_of_category_security_is_an_alert),
         cmocka_unit_test(graph_alerts_are_mapped),
+        cmocka_unit_test(a_row_has_json_as_text_and_a_workspace_for_a_tenant),
         cmocka_unit_test(words_outside_the_vocabularies_are_kept_and_not_guessed),
         cmocka_unit_test(entities_may_refer_to_themselves),
         cmocka_unit_test(a_missing_time_falls_back),
