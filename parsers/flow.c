@@ -23,6 +23,17 @@ bool flow_read_number(struct pen_span text, int64_t *number)
     return true;
 }
 
+/* Seconds have 10 digits until the year 2286, milliseconds had 12 from 1973 on. */
+bool flow_read_time(struct flow_tuple *tuple, struct pen_span text)
+{
+    int64_t number;
+
+    if (!flow_read_number(text, &number) || number > INT64_C(99999999999999))
+        return false;
+    tuple->ticks = number < INT64_C(100000000000) ? number * TICKS_A_SECOND : number * (TICKS_A_SECOND / 1000);
+    return true;
+}
+
 static bool port_read(struct pen_span text, int64_t *port)
 {
     if (text.size == 0) {

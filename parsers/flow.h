@@ -72,6 +72,8 @@ const char *flow_read_ends(struct flow_tuple *tuple, size_t first);
 const char *flow_read_direction(struct flow_tuple *tuple, struct pen_span word);
 const char *flow_read_protocol(struct flow_tuple *tuple, struct pen_span word);
 const char *flow_read_counters(struct flow_tuple *tuple, size_t first);
+/* Unix time, in seconds or in milliseconds: decided by magnitude, as relays and the docs mix them up. */
+bool flow_read_time(struct flow_tuple *tuple, struct pen_span text);
 /* Digits only, no sign, no blanks. */
 bool flow_read_number(struct pen_span text, int64_t *number);
 

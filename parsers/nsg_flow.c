@@ -7,7 +7,8 @@
  *
  * Oddities met: the counters of a B tuple are empty, which is not zero; a rule without traffic has `flows: []`; the
  * record's own macAddress is missing from old records; `resourceid` is spelled so in the docs; Version is text behind
- * some relays. The number of fields decides how a tuple is read, not the version that the record claims.
+ * some relays, and tuples may count milliseconds there. The number of fields decides how a tuple is read, not the version
+ * that the record claims.
  */
 #include "parsers/flow.h"
 
@@ -25,13 +26,11 @@ static const char *nsg_flow_read(struct flow_tuple *tuple)
 {
     struct pen_span *fields = tuple->fields;
     const char *why;
-    int64_t seconds;
 
     if (tuple->count != FIELDS_V1 && tuple->count < FIELDS_V2)
         return "it has neither 8 fields nor 13";
-    if (!flow_read_number(fields[0], &seconds) || fields[0].size > 11)
+    if (!flow_read_time(tuple, fields[0]))
         return "the time is no count of seconds";
-    tuple->ticks = seconds * 10000000;
     why = flow_read_ends(tuple, 1);
     if (why == NULL)
         why = flow_read_protocol(tuple, fields[5]);

@@ -20,17 +20,6 @@ static bool vnet_flow_claims(const struct pen_record *record)
     return record->json != NULL && azure_flow(record->json) == AZURE_VNET_FLOW;
 }
 
-/* Seconds have 10 digits until the year 2286, milliseconds had 12 from 1973 on. */
-static bool time_read(struct pen_span text, int64_t *ticks)
-{
-    int64_t number;
-
-    if (!flow_read_number(text, &number) || number > INT64_C(99999999999999))
-        return false;
-    *ticks = number < INT64_C(100000000000) ? number * 10000000 : number * 10000;
-    return true;
-}
-
 static const char *vnet_flow_read(struct flow_tuple *tuple)
 {
     struct pen_span *fields = tuple->fields;
@@ -38,7 +27,7 @@ static const char *vnet_flow_read(struct flow_tuple *tuple)
 
     if (tuple->count < FIELDS)
         return "it has fewer than 13 fields";
-    if (!time_read(fields[0], &tuple->ticks))
+    if (!flow_read_time(tuple, fields[0]))
         return "the time is no count of milliseconds";
     why = flow_read_ends(tuple, 1);
     if (why == NULL)

@@ -39,6 +39,15 @@ static void empty_counters_are_not_zero(void **state)
     (void)state;
 }
 
+static void seconds_and_milliseconds_are_told_apart(void **state)
+{
+    EXPECT(NSG("\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\""), "nsg-flow", "TimeGenerated=2017-02-16T22:00:21Z");
+    EXPECT(NSG("\"1487282421123,10.0.0.1,10.0.0.2,1,2,T,I,A\""), "nsg-flow", "TimeGenerated=2017-02-16T22:00:21.123Z");
+    EXPECT(VNET("\"1487282421,10.0.0.1,10.0.0.2,1,2,6,I,B,NX,,,,\""), "vnet-flow", "TimeGenerated=2017-02-16T22:00:21Z");
+    EXPECT(VNET("\"1487282421123,10.0.0.1,10.0.0.2,1,2,6,I,B,NX,,,,\""), "vnet-flow", "TimeGenerated=2017-02-16T22:00:21.123Z");
+    (void)state;
+}
+
 static void nothing_of_one_tuple_stays_for_the_next(void **state)
 {
     struct parsed parsed = parse_text(NSG("\"1724090346,10.1.0.4,20.98.192.237,35620,443,T,O,A,E,1,74,2,80\","
@@ -289,6 +298,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_version_1_tuple_has_no_counters),
         cmocka_unit_test(empty_counters_are_not_zero),
+        cmocka_unit_test(seconds_and_milliseconds_are_told_apart),
         cmocka_unit_test(nothing_of_one_tuple_stays_for_the_next),
         cmocka_unit_test(a_broken_tuple_costs_itself_only),
         cmocka_unit_test(a_broken_part_of_the_structure_costs_itself_only),
