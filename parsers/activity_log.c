@@ -1,10 +1,11 @@
 /*
  * activity_log.c - the Azure Activity Log: who did what to which resource, and what the platform itself reports.
  *
- * One event per record, ASIM AuditEvent. The record comes in five shapes: the export of diagnostic settings, the older
+ * One event per record, ASIM AuditEvent. The record comes in six shapes: the export of diagnostic settings, the older
  * export of log profiles (category is the operation's verb), REST (every word an object {value, localizedValue}), the
- * Python SDK's dump of it (snake_case), and the webhook of an activity log alert around a REST record. azure.c finds the
- * record inside, and its lookups do not mind the spelling, so one mapping serves all.
+ * Python SDK's dump of it (snake_case), the webhook of an activity log alert around a REST record, and a row of Log
+ * Analytics (AzureActivity: OperationNameValue, CategoryValue, …). azure.c finds the record inside, and its lookups do
+ * not mind the spelling, so one mapping serves all.
  *
  * Oddities met: resultType and status come from different families (Start, Started, Accept, In Progress, …);
  * resultSignature is "status.reason" or a bare HTTP code; durationMs is a number or text; properties is an object, JSON
@@ -92,8 +93,8 @@ static struct pen_span signature_status(struct pen_span signature)
 
 static int set_result(struct pen_event *event, struct azure_object *activity, struct azure_object *properties)
 {
-    static const char *const statuses[] = { "resultType", "status", NULL };
-    static const char *const signatures[] = { "resultSignature", "subStatus", NULL };
+    static const char *const statuses[] = { "resultType", "status", "activityStatusValue", NULL };
+    static const char *const signatures[] = { "resultSignature", "subStatus", "activitySubstatusValue", NULL };
     struct pen_span status = azure_text_of(activity, statuses), signature = azure_text_of(activity, signatures);
     struct pen_span reason = signature_reason(signature), code = azure_text(properties, "statusCode");
     const char *result = azure_word(results, pen_span_trim(status));
@@ -211,6 +212,8 @@ static void set_operation(struct pen_event *event, struct pen_span operation)
 static void set_object(struct pen_event *event, struct azure_object *activity, struct pen_span scope,
                        struct azure_object *properties)
 {
+    static const char *const groups[] = { "resourceGroupName", "resourceGroup", NULL };
+    static const char *const providers[] = { "resourceProviderName", "resourceProviderValue", NULL };
     struct pen_span resource = azure_text(activity, "resourceId"), entity;
     struct azure_id id;
 
@@ -223,8 +226,8 @@ static void set_object(struct pen_event *event, struct azure_object *activity, s
         pen_add_text(event, PEN_SPAN("entity"), entity);            /* else it only says the same in another case */
     id = azure_id_split(activity->out, resource);
     azure_take(activity, event, PEN_SUBSCRIPTION_ID, "subscriptionId");
-    azure_take(activity, event, PEN_RESOURCE_GROUP, "resourceGroupName");
-    azure_take(activity, event, PEN_RESOURCE_PROVIDER, "resourceProviderName");
+    azure_take_of(activity, event, PEN_RESOURCE_GROUP, groups);
+    azure_take_of(activity, event, PEN_RESOURCE_PROVIDER, providers);
     azure_take(activity, event, PEN_RESOURCE_TYPE, "resourceType");
     azure_id_set(event, &id);
     pen_set_text(event, PEN_RESOURCE_ID, resource);
@@ -330,7 +333,7 @@ static void add_whole(struct pen_event *event, struct azure_object *owner, const
 
 /* Claims and the evidence are kept whole: what they say beyond the fields (authentication methods, groups, the role's
  * scope) belongs together. */
-static struct pen_span set_identity(struct pen_event *event, struct azure_object *activity)
+static struct pen_span set_identity(struct pen_event *event, struct azure_object *activity, struct pen_span *operation)
 {
     struct azure_object identity, authorization, evidence, claims;
     struct azure_object *owner = azure_open_member(&identity, activity, "identity") ? &identity : activity;
@@ -343,8 +346,8 @@ static struct pen_span set_identity(struct pen_event *event, struct azure_object
     if (!azure_take(&evidence, event, PEN_ROLE, "role"))
         azure_take(&authorization, event, PEN_ROLE, "role");
     scope = azure_text(&authorization, "scope");
-    if (!pen_is_set(event, PEN_OPERATION))
-        set_operation(event, azure_text(&authorization, "action"));
+    if (operation->size == 0)
+        *operation = azure_text(&authorization, "action");
 
     if (claims.count > 0)
         add_whole(event, owner, "claims");
@@ -400,8 +403,8 @@ static void set_policy(struct pen_event *event, struct azure_object *properties)
 
 static bool set_times(struct pen_event *event, const struct pen_record *record, struct azure_object *activity)
 {
-    static const char *const times[] = { "time", "eventTimestamp", "timeStamp", NULL };
-    static const char *const logged[] = { "submissionTimestamp", NULL };
+    static const char *const times[] = { "time", "eventTimestamp", "timeStamp", "timeGenerated", NULL };
+    static const char *const logged[] = { "submissionTimestamp", "eventSubmissionTimestamp", NULL };
     bool known = false;
     int64_t ticks = 0;
 
@@ -420,7 +423,7 @@ static bool set_times(struct pen_event *event, const struct pen_record *record, 
 static struct pen_span set_category(struct pen_event *event, struct azure_object *activity,
                                     struct azure_object *properties)
 {
-    static const char *const names[] = { "category", "eventSource", NULL };
+    static const char *const names[] = { "categoryValue", "category", "eventSource", NULL };
     struct pen_span category = azure_text_of(activity, names), inner;
     struct pen_json node = azure_peek(properties, "eventCategory");
 
@@ -436,7 +439,8 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     struct pen_event *event = pen_out_event(out, PEN_AUDIT);
     struct pen_json node = azure_activity(record->json);
     struct azure_object activity, properties;
-    struct pen_span category, scope;
+    static const char *const operations[] = { "operationNameValue", "operationName", NULL };    /* a row has both */
+    struct pen_span category, operation, scope;
     bool timed;
     int http;
 
@@ -452,14 +456,15 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     pen_set_int(event, PEN_EVENT_COUNT, 1);
     timed = set_times(event, record, &activity);
     category = set_category(event, &activity, &properties);
-    set_operation(event, azure_text(&activity, "operationName"));
-    scope = set_identity(event, &activity);
+    operation = azure_text_of(&activity, operations);
+    scope = set_identity(event, &activity, &operation);
+    set_operation(event, operation);
     set_object(event, &activity, scope, &properties);
     http = set_result(event, &activity, &properties);
-    if (azure_contains(azure_find_text(&node, "operationName"), "/policies/deny/"))
+    if (azure_contains(operation, "/policies/deny/"))
         azure_set(event, PEN_DVC_ACTION, "Deny");
     set_severity(event, &activity);
-    azure_set(event, PEN_EVENT_TYPE, operation_type(azure_find_text(&node, "operationName"), category, http));
+    azure_set(event, PEN_EVENT_TYPE, operation_type(operation, category, http));
     azure_take(&activity, event, PEN_EVENT_ORIGINAL_SUB_TYPE, "eventName");
     set_request(event, &activity);
     set_message(event, &activity, &properties, http >= 400);
@@ -467,7 +472,8 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     azure_take(&activity, event, PEN_CORRELATION_ID, "correlationId");
     azure_take(&activity, event, PEN_DURATION_MS, "durationMs");
     azure_take(&activity, event, PEN_LOCATION, "location");
-    azure_take(&activity, event, PEN_AZURE_TENANT_ID, "tenantId");
+    if (!pen_span_is(azure_find_text(&node, "Type"), "AzureActivity"))    /* there it is the workspace's */
+        azure_take(&activity, event, PEN_AZURE_TENANT_ID, "tenantId");
 
     azure_keep(&activity, event);
     azure_keep(&properties, event);

@@ -494,7 +494,8 @@ static bool is_rest(const struct pen_json *json)
     struct pen_json id = azure_find(json, "eventDataId"), time = azure_find(json, "eventTimestamp");
     struct pen_json operation = azure_find(json, "operationName");
 
-    return id.tree != NULL || (time.tree != NULL && operation.tree != NULL);
+    return id.tree != NULL || (time.tree != NULL && operation.tree != NULL) ||
+           pen_span_is(azure_find_text(json, "Type"), "AzureActivity");
 }
 
 struct pen_json azure_activity(const struct pen_json *json)
@@ -534,9 +535,11 @@ void azure_keep_envelope(struct pen_event *event, struct pen_out *out, const str
 
 bool azure_activity_is_alert(const struct pen_json *activity)
 {
-    struct pen_span category = azure_find_text(activity, "category");
+    struct pen_span category = azure_find_text(activity, "categoryValue");     /* of a row, which has the old name, too */
     struct pen_json properties = azure_find(activity, "properties");
 
+    if (category.size == 0)
+        category = azure_find_text(activity, "category");
     if (category.size == 0)
         category = azure_find_text(activity, "eventSource");       /* the alert webhook's word for it */
     if (category.size == 0 || is_verb(category))

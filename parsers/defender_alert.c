@@ -25,7 +25,9 @@ static bool has_text(const struct pen_json *json, const char *name)
 /* A row of Log Analytics. */
 static bool is_row(const struct pen_json *json)
 {
-    return pen_span_is(azure_find_text(json, "Type"), "SecurityAlert");
+    struct pen_span type = azure_find_text(json, "Type");
+
+    return pen_span_is(type, "SecurityAlert") || pen_span_is(type, "AzureActivity");
 }
 
 static bool is_graph_alert(const struct pen_json *json)
@@ -58,7 +60,7 @@ static bool defender_alert_claims(const struct pen_record *record)
         return pen_json_type(&properties) == PEN_JSON_OBJECT || pen_json_type(&properties) == PEN_JSON_TEXT;
     return has_text(json, "systemAlertId") || has_text(&properties, "systemAlertId") ||
            (has_text(json, "alertType") && has_text(json, "vendorName")) ||
-           is_row(json) || is_graph_alert(json);
+           pen_span_is(azure_find_text(json, "Type"), "SecurityAlert") || is_graph_alert(json);
 }
 
 /* ---- Words ---------------------------------------------------------------------------------------------------- */
@@ -234,8 +236,8 @@ static const char *operation_status(struct pen_span operation)
 static void set_states(struct pen_event *event, struct alert *alert)
 {
     struct pen_span severity = ALERT_TEXT(alert, "severity", "alertSeverity", "reportedSeverity");
-    struct pen_span status = ALERT_TEXT(alert, "status", "resultType"), verdict;
-    struct pen_span operation = alert->activity ? azure_text(&alert->top, "operationName") : (struct pen_span){ 0 };
+    struct pen_span status = ALERT_TEXT(alert, "status", "resultType", "activityStatusValue"), verdict;
+    struct pen_span operation = alert->activity ? ALERT_TEXT(alert, "operationNameValue", "operationName") : (struct pen_span){ 0 };
 
     azure_set(event, PEN_EVENT_SEVERITY, azure_word(severities, pen_span_trim(severity)));
     pen_set_text(event, PEN_EVENT_ORIGINAL_SEVERITY, severity);
@@ -464,7 +466,8 @@ static void set_tenant(struct pen_event *event, struct alert *alert)
 /* What only the Activity Log's envelope has; provider and type there are those of the alert, not of its victim. */
 static void set_activity(struct pen_event *event, struct alert *alert)
 {
-    azure_take(&alert->top, event, PEN_CATEGORY, "category");
+    if (!azure_take(&alert->top, event, PEN_CATEGORY, "categoryValue"))
+        azure_take(&alert->top, event, PEN_CATEGORY, "category");
     azure_take(&alert->top, event, PEN_RESOURCE_GROUP, "resourceGroupName");
     azure_take(&alert->top, event, PEN_RESOURCE_PROVIDER, "resourceProviderName");
     azure_take(&alert->top, event, PEN_RESOURCE_TYPE, "resourceType");

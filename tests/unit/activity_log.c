@@ -138,6 +138,24 @@ static void rest_sdk_and_export_give_the_same_event(void **state)
     (void)state;
 }
 
+static void a_row_of_log_analytics_is_one_too(void **state)
+{
+    EXPECT("{\"TenantId\":\"w\",\"Type\":\"AzureActivity\",\"TimeGenerated\":\"2026-11-22T09:00:01Z\",\"Level\":\"Error\","
+           "\"OperationName\":\"Create c\",\"OperationNameValue\":\"A.B/c/write\",\"CategoryValue\":\"Administrative\","
+           "\"ActivityStatusValue\":\"Failure\",\"ActivitySubstatusValue\":\"Conflict\",\"Caller\":\"u@x.org\","
+           "\"CallerIpAddress\":\"192.0.2.7\",\"ResourceGroup\":\"rg\",\"EventDataId\":\"e\",\"Claims\":\"{\\\"oid\\\":\\\"o\\\"}\","
+           "\"_ResourceId\":\"/subscriptions/s/resourcegroups/rg/providers/A.B/c/n\",\"EventSubmissionTimestamp\":\"2026-11-22T09:01:00Z\"}",
+           P, "TimeGenerated=2026-11-22T09:00:01Z", "LogTime=2026-11-22T09:01:00Z", "Operation=A.B/c/write", "EventType=Set",
+           "EventResult=Failure", "HttpStatusCode=409", "Category=Administrative", "ActorUsername=u@x.org", "SrcIpAddr=192.0.2.7",
+           "Object=n", "ResourceGroup=rg", "EventSeverity=Medium", "+TenantId=w", "+OperationName=Create c", "!AzureTenantId");
+    EXPECT("{\"Type\":\"AzureActivity\",\"TimeGenerated\":\"2026-11-22T09:00:01Z\",\"OperationNameValue\":\"Microsoft.Security/locations/"
+           "alerts/activate/action\",\"CategoryValue\":\"Security\",\"ActivityStatusValue\":\"Active\",\"Properties\":"
+           "\"{\\\"severity\\\":\\\"High\\\"}\"}", "defender-alert", "EventSeverity=High", "AlertStatus=Active", "Category=Security");
+    EXPECT("{\"eventTimestamp\":\"2026-11-22T09:00:01Z\",\"eventDataId\":\"e\",\"authorization\":{\"action\":\"A.B/c/delete\"}}", P,
+           "Operation=A.B/c/delete", "EventType=Delete");
+    (void)state;
+}
+
 static void the_halves_of_a_pair_may_be_null(void **state)
 {
     EXPECT("{\"eventDataId\":\"e\",\"eventTimestamp\":\"2026-11-22T09:00:01Z\",\"operationName\":{\"value\":null,\"localizedValue\":\"Write\"},"
@@ -288,6 +306,7 @@ int main(void)
         cmocka_unit_test(results_of_every_family_are_read),
         cmocka_unit_test(levels_are_words_or_numbers_in_either_case_of_key),
         cmocka_unit_test(rest_sdk_and_export_give_the_same_event),
+        cmocka_unit_test(a_row_of_log_analytics_is_one_too),
         cmocka_unit_test(the_halves_of_a_pair_may_be_null),
         cmocka_unit_test(properties_of_any_kind_fail_nothing),
         cmocka_unit_test(nested_properties_are_as_good_as_flat_ones),
