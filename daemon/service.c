@@ -102,9 +102,11 @@ static void service_prepare(const struct settings *settings)
 
     snprintf(threads, sizeof(threads), "%d", (int)workers + POOL_OTHERS);
     setenv("UV_THREADPOOL_SIZE", threads, 1);
-    /* Batches and chunks go back to the system when they are freed, and threads share two heaps: memory stays flat. */
-    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-    mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+    /* Chunks, batches and request buffers of ordinary size are taken and freed hundreds of times a second: they stay with
+     * the heap, or the kernel would clear every page of each of them anew. What is larger (trees of big records) goes back
+     * at once, and threads share two heaps: memory stays flat. */
+    mallopt(M_MMAP_THRESHOLD, 2 << 20);
+    mallopt(M_TRIM_THRESHOLD, 4 << 20);
     mallopt(M_ARENA_MAX, 2);
 }
 
