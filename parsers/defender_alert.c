@@ -343,6 +343,13 @@ static bool is_hostname(struct pen_span text)
     return true;
 }
 
+/* An Azure VM, or somebody's own server behind Azure Arc: both are named as the host is. */
+static bool is_machine(struct pen_span type)
+{
+    return pen_span_is_nocase(type, "Microsoft.Compute/virtualMachines") ||
+           pen_span_is_nocase(type, "Microsoft.HybridCompute/machines");
+}
+
 static bool is_path(struct pen_span text)
 {
     return text.size > 0 && text.data[0] == '/';
@@ -361,7 +368,7 @@ static void set_resource(struct pen_event *event, struct alert *alert)
     if (pen_set_text(event, PEN_DVC_ID, resource))
         azure_set(event, PEN_DVC_ID_TYPE, "AzureResourceId");
     id = azure_id_split(alert->top.out, resource);
-    if (azure_ends_with(id.type, "Microsoft.Compute/virtualMachines") && is_hostname(id.name))
+    if (is_machine(id.type) && is_hostname(id.name))
         pen_set_text(event, PEN_DVC_HOSTNAME, id.name);
     if (own.size == 0 && is_path(azure_find_text(&alert->node, "id")))      /* else it is Graph's */
         own = azure_text(&alert->top, "id");

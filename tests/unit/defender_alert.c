@@ -102,6 +102,15 @@ static void graph_alerts_are_mapped(void **state)
     (void)state;
 }
 
+static void a_machine_gives_its_name(void **state)
+{
+    EXPECT("{\"SystemAlertId\":\"u\",\"TimeGenerated\":\"2026-11-22T09:00:00Z\",\"AzureResourceId\":\"/subscriptions/s/resourceGroups/g/"
+           "providers/Microsoft.HybridCompute/machines/srv-01\"}", P, "DvcHostname=srv-01");
+    EXPECT("{\"SystemAlertId\":\"u\",\"TimeGenerated\":\"2026-11-22T09:00:00Z\",\"AzureResourceId\":\"/subscriptions/s/resourceGroups/g/"
+           "providers/Microsoft.Storage/storageAccounts/st\"}", P, "!DvcHostname");
+    (void)state;
+}
+
 static void a_row_has_json_as_text_and_a_workspace_for_a_tenant(void **state)
 {
     EXPECT("{\"Type\":\"SecurityAlert\",\"SystemAlertId\":\"u\",\"TimeGenerated\":\"2026-11-22T09:00:00Z\",\"TenantId\":\"w\","
@@ -172,6 +181,7 @@ int main(void)
         cmocka_unit_test(every_shape_gives_the_same_alert),
         cmocka_unit_test(an_activity_record_of_category_security_is_an_alert),
         cmocka_unit_test(graph_alerts_are_mapped),
+        cmocka_unit_test(a_machine_gives_its_name),
         cmocka_unit_test(a_row_has_json_as_text_and_a_workspace_for_a_tenant),
         cmocka_unit_test(words_outside_the_vocabularies_are_kept_and_not_guessed),
         cmocka_unit_test(entities_may_refer_to_themselves),
