@@ -172,15 +172,21 @@ static const char *action_type(struct pen_span action)
     return "Execute";
 }
 
+/* The platform speaking, not somebody acting: health, recommendations, alert rules. */
+static bool is_report(struct pen_span category)
+{
+    static const struct azure_word reports[] = { { "ServiceHealth", "" }, { "ResourceHealth", "" },
+                                                 { "Recommendation", "" }, { "Alert", "" }, { 0 } };
+
+    return azure_word(reports, category) != NULL;
+}
+
 static const char *operation_type(struct pen_span operation, struct pen_span category, int http)
 {
     size_t end = operation.size;
     struct pen_span verb = segment_before(operation, &end);
 
-    /* The platform speaking, not somebody acting: health, recommendations, alert rules, policy evaluations. */
-    if (pen_span_is_nocase(category, "ServiceHealth") || pen_span_is_nocase(category, "ResourceHealth") ||
-        pen_span_is_nocase(category, "Recommendation") || pen_span_is_nocase(category, "Alert") ||
-        pen_span_is_nocase(category, "Policy"))
+    if (is_report(category) || pen_span_is_nocase(category, "Policy"))      /* policies evaluate what others do */
         return "Other";
     if (pen_span_is_nocase(category, "Autoscale"))
         return "Set";
@@ -461,6 +467,8 @@ static enum pen_parsed activity_log_parse(void *self, const struct pen_record *r
     set_operation(event, operation);
     set_object(event, &activity, scope, &properties);
     http = set_result(event, &activity, &properties);
+    if (is_report(category))
+        pen_unset(event, PEN_DVC_ACTION);            /* an outage that is resolved was allowed by nobody */
     if (azure_contains(operation, "/policies/deny/"))
         azure_set(event, PEN_DVC_ACTION, "Deny");
     set_severity(event, &activity);

@@ -138,6 +138,14 @@ static void rest_sdk_and_export_give_the_same_event(void **state)
     (void)state;
 }
 
+static void what_the_platform_reports_was_allowed_by_nobody(void **state)
+{
+    EXPECT("{\"time\":\"2026-11-22T09:00:01Z\",\"category\":\"ResourceHealth\",\"resultType\":\"Resolved\","
+           "\"operationName\":\"Microsoft.Resourcehealth/healthevent/Resolved/action\"}", P, "EventType=Other", "EventResult=Success",
+           "!DvcAction");
+    (void)state;
+}
+
 static void a_row_of_log_analytics_is_one_too(void **state)
 {
     EXPECT("{\"TenantId\":\"w\",\"Type\":\"AzureActivity\",\"TimeGenerated\":\"2026-11-22T09:00:01Z\",\"Level\":\"Error\","
@@ -306,6 +314,7 @@ int main(void)
         cmocka_unit_test(results_of_every_family_are_read),
         cmocka_unit_test(levels_are_words_or_numbers_in_either_case_of_key),
         cmocka_unit_test(rest_sdk_and_export_give_the_same_event),
+        cmocka_unit_test(what_the_platform_reports_was_allowed_by_nobody),
         cmocka_unit_test(a_row_of_log_analytics_is_one_too),
         cmocka_unit_test(the_halves_of_a_pair_may_be_null),
         cmocka_unit_test(properties_of_any_kind_fail_nothing),
