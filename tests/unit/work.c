@@ -319,6 +319,23 @@ static void test_oversize_travels_as_unknown(void **state)
     buf_free(&data);
 }
 
+/* Only so many faults are told in words; each is counted. */
+static void test_more_faults_than_can_be_told_are_counted(void **state)
+{
+    struct buf data = { 0 };
+    struct result result;
+
+    (void)state;
+    for (unsigned i = 0; i < 3 * WORK_FAULTS_MAX; i++)
+        BUF_LITERAL(&data, "plain text\n");
+    result = run_all(plan_of(1 << 20), data.data, data.size, data.size);
+    assert_int_equal(result.faults, 3 * WORK_FAULTS_MAX);
+    assert_int_equal(result.counts.records, 3 * WORK_FAULTS_MAX);
+    assert_int_equal(result.counts.events, 3 * WORK_FAULTS_MAX);
+    result_free(&result);
+    buf_free(&data);
+}
+
 /* A user's parser may claim what a built-in one would: it is asked first, whoever claimed the record before. */
 static void test_users_parsers_come_first(void **state)
 {
@@ -387,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_event_id_is_the_records_hash_and_the_ordinal),
         cmocka_unit_test(test_big_records_wait_for_leave),
         cmocka_unit_test(test_oversize_travels_as_unknown),
+        cmocka_unit_test(test_more_faults_than_can_be_told_are_counted),
         cmocka_unit_test(test_users_parsers_come_first),
         cmocka_unit_test(test_skipped_tuples_change_nothing),
     };
