@@ -656,9 +656,13 @@ static bool file_place(struct file *file, const struct reading *reading)
     struct source_file *source = file->source;
     char *path = strdup(file->path);
     bool held = file->by_path;
-    struct file *rival;
+    enum place place = reading->place;
+    struct file *rival = file_by_path(source, file->path);
 
-    switch (reading->place) {
+    /* What begins like ours belongs to somebody else already: our bytes are safe there, and we are nowhere. */
+    if (place == PLACE_REPLACED && rival != NULL && rival != file)
+        place = PLACE_GONE;
+    switch (place) {
     case PLACE_SAME:
         if (file->gone != 0)
             file_take_inode(file, file->dev, file->ino);
@@ -679,11 +683,6 @@ static bool file_place(struct file *file, const struct reading *reading)
             file_check(rival);
         break;
     case PLACE_REPLACED:
-        rival = file_by_path(source, file->path);
-        if (rival != NULL && rival != file) {
-            file_gone(file);
-            break;
-        }
         if (reading->prints.head_size > 0 && reading->path_st.st_ino != file->ino)
             file_log(file, LOG_NOTE, "file was replaced by one that begins with all we have read: reading on in it");
         file->gone = 0;
@@ -703,12 +702,12 @@ static bool file_place(struct file *file, const struct reading *reading)
     }
     if (held && reading->path_taken && file_by_path(source, path) == NULL)
         finder_look(source->finder, path);
-    /* Our inode was seen there, but it is not our file: somebody else's, then. A file that is only gone keeps its inode, since
-     * one may look between two renames and find it nowhere. */
-    if (reading->hint != NULL && (reading->place == PLACE_LOST || reading->place == PLACE_GONE)) {
+    /* Our inode was seen there, but it is not our file: somebody else's, then, and not ours to be asked for again. A file
+     * that is only gone keeps its inode, since one may look between two renames and find it nowhere. */
+    if (reading->hint != NULL && (place == PLACE_LOST || place == PLACE_GONE)) {
         file_drop_inode(file);
         finder_look(source->finder, reading->hint);
-    } else if (reading->hint != NULL && reading->place != PLACE_SAME && file_by_path(source, reading->hint) == NULL) {
+    } else if (reading->hint != NULL && place != PLACE_SAME && file_by_path(source, reading->hint) == NULL) {
         finder_look(source->finder, reading->hint);
     }
     free(path);

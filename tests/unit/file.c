@@ -834,6 +834,45 @@ static void test_rotation_without_pause(void **state)
     AWAIT(all_read(ROTATED_LINES));
 }
 
+/* Is a file of this number held open? */
+static bool is_open(ino_t ino)
+{
+    struct dirent *entry;
+    bool found = false;
+    DIR *fds = opendir("/proc/self/fd");
+    struct stat st;
+
+    while ((entry = readdir(fds)) != NULL)
+        found |= fstatat(dirfd(fds), entry->d_name, &st, 0) == 0 && st.st_ino == ino;
+    closedir(fds);
+    return found;
+}
+
+/* A file ends before anything was read of it, others hold its name by now, and its inode comes back under a new one: the
+ * number is all that was known of it, and says nothing. A hard link elsewhere plays the file system that hands it out again. */
+static void test_inode_of_an_unread_file_comes_back(void **state)
+{
+    struct stat st;
+
+    (void)state;
+    put("logs/a.log", "w", "");
+    assert_int_equal(stat(at("logs/a.log"), &st), 0);
+    assert_int_equal(link(at("logs/a.log"), at("aside")), 0);
+    start_logs("");
+    AWAIT(is_open(st.st_ino));
+    unlink(at("logs/a.log"));
+    AWAIT(!is_open(st.st_ino));
+    put("logs/a.log", "w", "one\n");
+    AWAIT(seen("one") == 1);
+    put("aside", "a", "two\n");
+    rename(at("aside"), at("logs/b.log"));
+    AWAIT(seen("two") == 1);
+    put("logs/b.log", "a", "three\n");
+    AWAIT(seen("three") == 1);
+    settle();
+    assert_int_equal(host.line_count, 3 + 3);
+}
+
 /* Blocks go in before the closing brackets; the copy is rewritten in place, or replaced. */
 static void test_growing_pt1h(void **state)
 {
@@ -1221,6 +1260,7 @@ int main(void)
         TEST(equal_beginnings),
         TEST(equal_only_at_our_place),
         TEST(rotation_without_pause),
+        TEST(inode_of_an_unread_file_comes_back),
         TEST(growing_pt1h),
         TEST(deleted_while_read),
         TEST(torn_end_of_a_live_file_waits),
