@@ -700,7 +700,8 @@ static bool file_place(struct file *file, const struct reading *reading)
         file_gone(file);
         break;
     }
-    if (held && reading->path_taken && file_by_path(source, path) == NULL)
+    /* The name that was ours may have a new file, made before or since we looked: events about it were taken for ours. */
+    if (held && file_by_path(source, path) == NULL)
         finder_look(source->finder, path);
     /* Our inode was seen there, but it is not our file: somebody else's, then, and not ours to be asked for again. A file
      * that is only gone keeps its inode, since one may look between two renames and find it nowhere. */

@@ -834,6 +834,25 @@ static void test_rotation_without_pause(void **state)
     AWAIT(all_read(ROTATED_LINES));
 }
 
+/* The name is taken again while we are still finding out where its last holder went: heard of, not left to the sweep. */
+static void test_hears_of_the_next_file(void **state)
+{
+    char text[32], name[64];
+
+    (void)state;
+    start_logs("rescan = 1h");
+    for (unsigned i = 0; i < 200; i++) {
+        snprintf(text, sizeof text, "line %u\n", i);
+        put("logs/a.log", "w", text);
+        text[strlen(text) - 1] = '\0';
+        AWAIT(seen(text) == 1);
+        snprintf(name, sizeof name, "logs/a.log.%u", i);
+        rename(at("logs/a.log"), at(name));
+        for (unsigned turns = i % 8; turns > 0; turns--)
+            uv_run(&host.loop, UV_RUN_NOWAIT);
+    }
+}
+
 /* Is a file of this number held open? */
 static bool is_open(ino_t ino)
 {
@@ -1260,6 +1279,7 @@ int main(void)
         TEST(equal_beginnings),
         TEST(equal_only_at_our_place),
         TEST(rotation_without_pause),
+        TEST(hears_of_the_next_file),
         TEST(inode_of_an_unread_file_comes_back),
         TEST(growing_pt1h),
         TEST(deleted_while_read),
