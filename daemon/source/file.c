@@ -26,6 +26,15 @@
  * reads some bytes twice.
  *
  * Where it must guess it reads again rather than skip, and says so.
+ *
+ * What can be lost, as far as we know:
+ *
+ *   - a file deleted, or renamed over, before it was first opened, or while it was closed: a backlog, a paused flow, more
+ *     files than open_max, or no daemon running. A rotation needs to keep as many old files as cover that time.
+ *   - a file renamed into another folder that no pattern matches, while it was closed.
+ *   - bytes written between our last reading and a truncation (copytruncate).
+ *   - the unread rest of a file that was deleted when the new file at its path is no shorter and begins with all we had read.
+ *   - of a deleted file: what was unread when the daemon stopped, and what is written after it was quiet for final_after.
  */
 #include "daemon/glob.h"
 #include "daemon/log.h"
