@@ -784,7 +784,7 @@ static void file_offer(struct file *file, const struct reading *reading)
     }
     chunk->size = reading->size;
     chunk->offset = stream_position(file->stream);
-    chunk->final = reading->end && file->final;
+    chunk->final = reading->end && !reading->changed && file->final;
     file->at_end = reading->end;
     stream_set_end(file->stream, reader_is_packed(file->reader) ? 0 : (uint64_t)reading->st.st_size);
     file->state = FILE_OUT;
@@ -836,9 +836,11 @@ static void file_take_reading(struct file *file, struct reading *reading)
     if (reading->end || reading->skip) {
         if (file->end_size != (uint64_t)reading->st.st_size)
             file->quiet_ms = source_now_ms(source->host);
-        file->end_size = (uint64_t)reading->st.st_size;
+        file->end_size = reading->changed ? UNKNOWN_SIZE : (uint64_t)reading->st.st_size;
         file->end_ctime = stat_ctime(&reading->st);
     }
+    if (reading->changed)
+        file->again = true;
     if (reader_is_packed(file->reader) && !file->packed && !reading->end) {
         if (source->packed_count >= PACKED_MAX) {
             file_drop_chunk(file);

@@ -322,13 +322,21 @@ static int reader_locate(struct reading *reading)
 
 /* ---- Reading --------------------------------------------------------------------------------------------------- */
 
+/* A plain file is read as far as it reached at `st`, never on into what was written meanwhile: the old `]}` of a PT1H.json
+ * with new bytes behind it was never in the file. For the same reason the last two bytes do not count where the file was
+ * written while we read: the one may be the old, the other the new. */
 static int reader_fill(struct reading *reading)
 {
     struct reader *reader = reading->reader;
+    bool packed = reader_is_packed(reader);
+    struct stat now;
 
     while (reading->size < reading->capacity) {
-        ssize_t n = unpack_read(reader->unpack, reading->data + reading->size, reading->capacity - reading->size,
-                                &reading->err);
+        uint64_t left = packed ? UINT64_MAX
+            : (uint64_t)reading->st.st_size > reader->next ? (uint64_t)reading->st.st_size - reader->next : 0;
+        size_t room = reading->capacity - reading->size;
+        ssize_t n = left == 0 ? 0 : unpack_read(reader->unpack, reading->data + reading->size, room < left ? room : left,
+                                                &reading->err);
 
         if (n < 0)
             return (int)n;
@@ -338,6 +346,15 @@ static int reader_fill(struct reading *reading)
         }
         reading->size += (size_t)n;
         reader->next += (uint64_t)n;
+    }
+    if (packed || !reading->end)
+        return 0;
+    if (fstat(reader->fd, &now) < 0)
+        return -errno;
+    if (now.st_size != reading->st.st_size || now.st_mtim.tv_sec != reading->st.st_mtim.tv_sec ||
+        now.st_mtim.tv_nsec != reading->st.st_mtim.tv_nsec) {
+        reading->changed = true;
+        reading->size -= reading->size < 2 ? reading->size : 2;
     }
     return 0;
 }

@@ -70,6 +70,7 @@ struct reading {
     size_t size;                     /* bytes in data now, `have` included */
     uint64_t skipped_to;
     bool end;                        /* the end of the file, for now */
+    bool changed;                    /* it was written while it was read: look again */
     int trouble;                     /* negative: nothing above can be relied on, except bytes read before damage */
     struct pen_error err;
 };

@@ -75,6 +75,23 @@ def test_growing_blob_is_tailed_record_by_record(penstock, far_end, tmp_path):
     assert total(daemon.counters(), 'malformed') == 0
 
 
+def test_blob_that_grows_while_it_is_read(penstock, far_end, tmp_path):
+    """Commits as fast as they can be made: no reading may mix what the file was with what it becomes."""
+    (tmp_path / 'logs').mkdir()
+    maker, expected = Maker(6), []
+    blob = GrowingBlob(tmp_path / 'logs' / 'PT1H.json')
+    daemon = penstock(('source flows', {'type': 'file', 'path': f'{tmp_path}/logs/*.json', 'rescan': '1s'}),
+                      far_end.sink(**LIFE)).start()
+    records = [nsg_record(maker, tuples=3)[0] for _ in range(3000)]
+    for raw in records:
+        blob.append(raw)
+        expected += [event_id(raw, n) for n in range(3)]
+    wait_until(lambda: far_end.count() >= len(expected), daemon=daemon, what='all tuples')
+    assert daemon.stop() == 0
+    assert far_end.uids() == expected
+    assert 'anew' not in daemon.log_text()
+
+
 @pytest.mark.plain
 def test_nothing_is_lost_in_fifty_kills(penstock, far_end, broker, tmp_path):
     """kill -9 at random, 50 times, while 200,000 records go to both sinks."""
