@@ -41,9 +41,8 @@ struct source_host {
     void *self;
     struct work_plan plan;
     struct stream_list streams;
-    uint64_t troubles, messages[WORK_SCHEMAS_MAX];
+    uint64_t troubles;
     struct work_counts counts;
-    int64_t newest_ticks;                          /* of the events accepted */
     uint64_t faults_unsaid, fault_said_ms;
     bool drained, stopped;
 };
@@ -212,9 +211,6 @@ static void commit_messages(struct source_host *host, struct stream *stream, str
                 outlet_drop(outlet, host->index);
         }
     }
-    for (size_t i = 0; i < messages->count; i++)
-        if (messages->index[i].ticks > host->newest_ticks)
-            host->newest_ticks = messages->index[i].ticks;
 }
 
 static void job_commit(struct job *job)
@@ -230,10 +226,8 @@ static void job_commit(struct job *job)
     stream->skip = work->skip_after;
     stream->blamed = work->blamed_after;
     run = stream_run(stream);
-    for (size_t i = 0; i < host->plan.schema_count; i++) {
-        host->messages[i] += work->messages[i].count;
+    for (size_t i = 0; i < host->plan.schema_count; i++)
         commit_messages(host, stream, run, host->plan.schemas[i], &work->messages[i]);
-    }
     host_count(host, work);
     host_log_faults(host, stream, work);
     run_release(run);
@@ -321,7 +315,6 @@ static void on_job_done(uv_work_t *work, int status)
     job->stream = NULL;
     job->since_ms = 0;
     pipeline->jobs_running--;
-    stream->in_job = false;
     if (pipeline->big_stream == stream && job->run.end == WORK_FULL) {
         worker_bytes = job->worker_bytes;          /* the tree stays, and is counted already */
     } else {
@@ -359,7 +352,6 @@ static void job_start(struct pipeline *pipeline, struct job *job, struct stream 
     const struct chunk *chunk = stream->chunk;
 
     job->stream = stream;
-    stream->in_job = true;
     job->run = (struct work){
         .plan = &stream->host->plan, .data = chunk->data + stream->chunk_at, .size = chunk->size - stream->chunk_at,
         .offset = stream->position, .word = stream->word, .skip = stream->skip, .blamed = stream->blamed,
@@ -661,7 +653,6 @@ static int pipeline_open_sources(struct pipeline *pipeline, struct pen_error *er
         host->pipeline = pipeline;
         host->settings = &settings->sources[i];
         host->index = i;
-        host->newest_ticks = INT64_MIN;
         stream_list_init(&host->streams, host->settings->name, &pipeline->saver);
         host->plan.source = (struct pen_span){ host->settings->name, strlen(host->settings->name) };
         host->plan.record_max = settings->daemon.record_max;

@@ -31,7 +31,7 @@ struct stream {
     size_t chunk_at;                 /* bytes of it done with */
     uint64_t skip;                   /* events of the record at `position` that are committed */
     bool blamed;                     /* and it is counted as partly read */
-    bool in_job, big;
+    bool big;                        /* its next record needs the budget to itself */
 };
 TAILQ_HEAD(streams, stream);
 
