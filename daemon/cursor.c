@@ -1,10 +1,11 @@
 /* cursor.c - see cursor.h. */
 #include "daemon/cursor.h"
 
+#include "daemon/io.h"
+
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const char cursors_schema[] =
     "PRAGMA journal_mode=WAL;"
@@ -206,7 +207,7 @@ int cursors_save(struct cursors *cursors, const struct cursor_change *change, st
     if (!good)
         return cursors_trouble(cursors, "cannot be written", err);
     for (size_t i = 0; i < change->row_count && good; i++)
-        good = cursors_put_row(cursors, &change->rows[i], (int64_t)time(NULL));
+        good = cursors_put_row(cursors, &change->rows[i], io_now_ticks() / 10000000);
     for (size_t i = 0; i < change->place_count && good; i++)
         good = cursors_put_place(cursors, &change->places[i]);
     if (good && stepped(cursors->statements[COMMIT]))

@@ -7,13 +7,12 @@
 #include "daemon/dead.h"
 
 #include "daemon/buf.h"
+#include "daemon/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static void dead_line(struct buf *out, const char *sink, const struct part *part, uint32_t i, int64_t now_ticks)
 {
@@ -37,22 +36,6 @@ static void dead_line(struct buf *out, const char *sink, const struct part *part
     BUF_LITERAL(out, "}\n");
 }
 
-static int dead_write(int fd, const struct buf *lines, off_t end)
-{
-    size_t done = 0;
-    ssize_t r;
-
-    while (done < lines->size) {
-        r = pwrite(fd, lines->data + done, lines->size - done, end + (off_t)done);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return r < 0 ? -errno : -EIO;
-        done += (size_t)r;
-    }
-    return fdatasync(fd) < 0 ? -errno : 0;
-}
-
 /* A new file is safe when its folder knows it. */
 static int dead_sync_folder(const char *path)
 {
@@ -62,11 +45,11 @@ static int dead_sync_folder(const char *path)
 
     if (folder == NULL)
         abort();
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
+    fd = io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0 || io->fsync(fd) < 0)
         r = -errno;
     if (fd >= 0)
-        close(fd);
+        io->close(fd);
     free(folder);
     return r;
 }
@@ -78,11 +61,15 @@ int dead_append(const char *path, const char *sink, struct part *const *parts, u
     struct stat st;
     int fd, r = 0;
 
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    fd = io->openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
-    if (fstat(fd, &st) < 0 || (st.st_size > 0 && pread(fd, &last, 1, st.st_size - 1) != 1)) {
-        r = errno != 0 ? -errno : -EIO;
+    if (io->fstat(fd, &st) < 0) {
+        r = -errno;
+        goto out;
+    }
+    if (st.st_size > 0 && io_read_full(fd, &last, 1, (uint64_t)st.st_size - 1) != 1) {
+        r = -EIO;
         goto out;
     }
     if (last != '\n')
@@ -90,13 +77,15 @@ int dead_append(const char *path, const char *sink, struct part *const *parts, u
     for (uint32_t p = 0; p < count; p++)
         for (uint32_t i = 0; i < parts[p]->lent.count; i++)
             dead_line(&lines, sink, parts[p], i, now_ticks);
-    r = dead_write(fd, &lines, st.st_size);
+    r = io_write_full(fd, lines.data, lines.size, (uint64_t)st.st_size);
+    if (r == 0 && io->fdatasync(fd) < 0)
+        r = -errno;
     if (r == 0 && st.st_size == 0)
         r = dead_sync_folder(path);
-    if (r < 0 && ftruncate(fd, st.st_size) < 0)
+    if (r < 0 && io->ftruncate(fd, st.st_size) < 0)
         r = -errno;
 out:
     buf_free(&lines);
-    close(fd);
+    io->close(fd);
     return r;
 }

@@ -22,13 +22,13 @@
 #include "daemon/outlet.h"
 
 #include "daemon/dead.h"
+#include "daemon/io.h"
 #include "daemon/log.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define BATCH_FIRST_BYTES ((size_t)32 * 1024)
 #define DISK_RETRY_MS 2000u
@@ -86,14 +86,6 @@ struct outlet {
 static uint64_t now_ms(const struct outlet *outlet)
 {
     return uv_now(outlet->conf.loop);
-}
-
-static int64_t now_ticks(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 10000000 + now.tv_nsec / 100;
 }
 
 /* ---- Counting and safety ---- */
@@ -484,7 +476,7 @@ static void outlet_start_burial(struct outlet *outlet)
         burial->parts[burial->count++] = part;
     }
     burial->since_ms = now_ms(outlet);
-    burial->now_ticks = now_ticks();
+    burial->now_ticks = io_now_ticks();
     burial->work.data = outlet;
     uv_queue_work(outlet->conf.loop, &burial->work, on_burial_work, on_burial_done);
 }

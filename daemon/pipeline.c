@@ -15,6 +15,7 @@
 #include "daemon/pipeline.h"
 
 #include "daemon/http.h"
+#include "daemon/io.h"
 #include "daemon/log.h"
 #include "daemon/stream.h"
 #include "daemon/work.h"
@@ -94,10 +95,7 @@ static uint64_t now_ms(const struct pipeline *pipeline)
 
 static uint64_t wall_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)io_now_ticks() / 10000;
 }
 
 /* ---- Chunks ---- */
@@ -599,12 +597,22 @@ static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
     return r;
 }
 
+/* Names this process in the spool's frames: no two lives may share it, whatever the clock does. */
+static uint64_t pipeline_life(void)
+{
+    uint64_t life;
+
+    if (io->random(&life, sizeof(life)) < 0)
+        life = (uint64_t)io_now_ticks();
+    return life;
+}
+
 static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *err)
 {
     const struct settings *settings = pipeline->settings;
     struct outlet_conf conf = {
         .loop = pipeline->conf.loop, .http = pipeline->http, .budget = &pipeline->budget,
-        .state_dir = pipeline->conf.state_dir, .life = wall_ms() << 20 | (arc4random() & 0xFFFFF),
+        .state_dir = pipeline->conf.state_dir, .life = pipeline_life(),
         .source_count = settings->source_count, .stop_ms = settings->daemon.stop_ms,
         .memory_max = settings->daemon.memory / 8 / settings->sink_count, .on_moved = on_outlet_moved, .arg = pipeline,
     };

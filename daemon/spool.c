@@ -23,10 +23,10 @@
  */
 #include "daemon/spool.h"
 
+#include "daemon/io.h"
 #include "daemon/log.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -34,8 +34,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zstd.h>
 
 #define HEADER_SIZE 32u
@@ -149,40 +147,6 @@ static bool head_read(const unsigned char in[HEAD_SIZE], struct head *head)
     return head->stored <= PAYLOAD_MAX && head->plain <= PAYLOAD_MAX && (unsigned)head->kind < PEN_KINDS;
 }
 
-static ssize_t read_full(int fd, void *into, size_t size, uint64_t offset)
-{
-    size_t done = 0;
-    ssize_t r;
-
-    while (done < size) {
-        r = pread(fd, (char *)into + done, size - done, (off_t)(offset + done));
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -errno;
-        if (r == 0)
-            break;
-        done += (size_t)r;
-    }
-    return (ssize_t)done;
-}
-
-static int write_full(int fd, const void *from, size_t size, uint64_t offset)
-{
-    size_t done = 0;
-    ssize_t r;
-
-    while (done < size) {
-        r = pwrite(fd, (const char *)from + done, size - done, (off_t)(offset + done));
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return r < 0 ? -errno : -EIO;
-        done += (size_t)r;
-    }
-    return 0;
-}
-
 /* The next good head at or behind `at`: its place, or `end` where there is none. */
 static uint64_t head_find(int fd, uint64_t at, uint64_t end, struct head *head)
 {
@@ -190,7 +154,7 @@ static uint64_t head_find(int fd, uint64_t at, uint64_t end, struct head *head)
     ssize_t got;
 
     while (end - at >= HEAD_SIZE) {
-        got = read_full(fd, block, sizeof(block) < end - at ? sizeof(block) : (size_t)(end - at), at);
+        got = io_read_full(fd, block, sizeof(block) < end - at ? sizeof(block) : (size_t)(end - at), at);
         if (got < 0) {                             /* a place the disk cannot read: what lies behind it may be good */
             at += got == -EIO ? 4096 : end - at;
             if (at > end)
@@ -241,7 +205,7 @@ static void segment_count(struct spool *spool, struct segment *segment, int fd)
     struct head head;
 
     if (at == HEADER_SIZE && segment->bytes >= HEADER_SIZE + HEAD_SIZE &&
-        read_full(fd, bytes, HEAD_SIZE, segment->bytes - HEAD_SIZE) == (ssize_t)HEAD_SIZE && head_read(bytes, &head) &&
+        io_read_full(fd, bytes, HEAD_SIZE, segment->bytes - HEAD_SIZE) == (ssize_t)HEAD_SIZE && head_read(bytes, &head) &&
         (head.flags & FLAG_TRAILER) != 0) {
         *row = head.messages;
         segment->untaken = head.order;             /* a trailer's order is its segment's number of frames */
@@ -269,14 +233,14 @@ static int spool_open_segment(struct spool *spool, uint64_t number, struct pen_e
     if (number >= spool->next_number)
         spool->next_number = number + 1;
     if (number < spool->conf.place.segment)
-        return unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT
+        return io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT
             ? pen_error_set(err, -errno, "%s/%s: %s", spool->dir, path, strerror(errno)) : 0;
-    fd = openat(spool->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) < 0) {
+    fd = io->openat(spool->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0 || io->fstat(fd, &st) < 0) {
         int code = -errno;
 
         if (fd >= 0)
-            close(fd);
+            io->close(fd);
         return pen_error_set(err, code, "%s/%s: %s", spool->dir, path, strerror(-code));
     }
     segment = segment_new(spool, number);
@@ -285,11 +249,11 @@ static int spool_open_segment(struct spool *spool, uint64_t number, struct pen_e
     if (number == spool->conf.place.segment && spool->conf.place.offset > segment->read_at)
         segment->read_at = spool->conf.place.offset < segment->bytes ? spool->conf.place.offset : segment->bytes;
     segment_count(spool, segment, fd);
-    close(fd);
+    io->close(fd);
     if (segment->untaken == 0) {
         /* Nothing left in it, or nothing whole: an append that was never acknowledged. */
         segment_free(segment);
-        unlinkat(spool->dir_fd, path, 0);
+        io->unlinkat(spool->dir_fd, path, 0);
         return 0;
     }
     TAILQ_INSERT_TAIL(&spool->segments, segment, entry);
@@ -306,34 +270,41 @@ static int number_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+struct numbers {
+    uint64_t *at;
+    size_t count, capacity;
+};
+
+static int on_name(void *arg, const char *name)
+{
+    struct numbers *numbers = arg;
+    uint64_t number;
+    int used;
+
+    if (sscanf(name, "%16" SCNx64 ".seg%n", &number, &used) != 1 || used != 20 || name[20] != '\0')
+        return 0;
+    if (numbers->count == numbers->capacity) {
+        numbers->capacity = numbers->capacity > 0 ? numbers->capacity * 2 : 64;
+        numbers->at = realloc(numbers->at, numbers->capacity * sizeof(*numbers->at));
+        if (numbers->at == NULL)
+            abort();
+    }
+    numbers->at[numbers->count++] = number;
+    return 0;
+}
+
 static int spool_open_recover(struct spool *spool, struct pen_error *err)
 {
-    uint64_t *numbers = NULL, number;
-    size_t count = 0, capacity = 0;
-    struct dirent *entry;
-    DIR *dir;
-    int r = 0, used;
+    struct numbers numbers = { 0 };
+    int r = 0;
 
-    dir = fdopendir(dup(spool->dir_fd));
-    if (dir == NULL)
-        return pen_error_set(err, -errno, "%s: %s", spool->dir, strerror(errno));
-    while ((entry = readdir(dir)) != NULL) {
-        if (sscanf(entry->d_name, "%16" SCNx64 ".seg%n", &number, &used) != 1 || used != 20 || entry->d_name[20] != '\0')
-            continue;
-        if (count == capacity) {
-            capacity = capacity > 0 ? capacity * 2 : 64;
-            numbers = realloc(numbers, capacity * sizeof(*numbers));
-            if (numbers == NULL)
-                abort();
-        }
-        numbers[count++] = number;
-    }
-    closedir(dir);
-    if (count > 0)
-        qsort(numbers, count, sizeof(*numbers), number_compare);
-    for (size_t i = 0; i < count && r == 0; i++)
-        r = spool_open_segment(spool, numbers[i], err);
-    free(numbers);
+    if (io->list(spool->dir_fd, on_name, &numbers) < 0)
+        r = pen_error_set(err, -errno, "%s: %s", spool->dir, strerror(errno));
+    if (numbers.count > 0)
+        qsort(numbers.at, numbers.count, sizeof(*numbers.at), number_compare);
+    for (size_t i = 0; i < numbers.count && r == 0; i++)
+        r = spool_open_segment(spool, numbers.at[i], err);
+    free(numbers.at);
     return r;
 }
 
@@ -355,11 +326,11 @@ int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_err
     spool->lost = calloc(conf->rows, sizeof(*spool->lost));
     if (spool->dir == NULL || spool->rows == NULL || spool->lost == NULL)
         abort();
-    if (mkdir(conf->dir, 0700) < 0 && errno != EEXIST) {
+    if (io->mkdirat(AT_FDCWD, conf->dir, 0700) < 0 && errno != EEXIST) {
         r = pen_error_set(err, -errno, "%s: the spool's folder cannot be made: %s", conf->dir, strerror(errno));
         goto fail;
     }
-    spool->dir_fd = open(conf->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    spool->dir_fd = io->openat(AT_FDCWD, conf->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (spool->dir_fd < 0) {
         r = pen_error_set(err, -errno, "%s: %s", conf->dir, strerror(errno));
         goto fail;
@@ -391,9 +362,9 @@ void spool_close(struct spool *spool)
         free(frame);
     }
     if (spool->write_fd >= 0)
-        close(spool->write_fd);
+        io->close(spool->write_fd);
     if (spool->dir_fd >= 0)
-        close(spool->dir_fd);
+        io->close(spool->dir_fd);
     free(spool->rows);
     free(spool->lost);
     free(spool->dir);
@@ -468,7 +439,7 @@ static void segment_retire(struct spool *spool, struct segment *segment)
         spool->rows[row] -= segment->rows[row];
     }
     segment_path(path, segment->number);
-    if (unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT)
+    if (io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT)
         log_line(LOG_WARN, "a finished segment of the spool could not be removed, it will be at the next start",
                  "dir", spool->dir, "segment", path, "error", strerror(errno), NULL);
     spool->bytes -= segment->bytes;
@@ -493,7 +464,7 @@ static void spool_seal_empty(struct spool *spool)
 
     if (last == NULL || last->sealed || spool->appending || !spool_is_empty(spool))
         return;
-    close(spool->write_fd);
+    io->close(spool->write_fd);
     spool->write_fd = -1;
     last->sealed = true;
     segment_retire(spool, last);
@@ -686,9 +657,9 @@ static int append_frame(struct spool_append *append, const struct part *part, ZS
     }
     head.crc = crc32c(stored, head.stored);
     head_write(bytes, &head);
-    r = write_full(append->fd, bytes, HEAD_SIZE, append->at);
+    r = io_write_full(append->fd, bytes, HEAD_SIZE, append->at);
     if (r == 0)
-        r = write_full(append->fd, stored, head.stored, append->at + HEAD_SIZE);
+        r = io_write_full(append->fd, stored, head.stored, append->at + HEAD_SIZE);
     append->at += HEAD_SIZE + head.stored;
     free(payload);
     free(packed);
@@ -701,14 +672,14 @@ static int append_header(struct spool_append *append)
     char path[32];
 
     segment_path(path, append->number);
-    append->fd = openat(append->dir_fd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    append->fd = io->openat(append->dir_fd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (append->fd < 0)
         return -errno;
     put32(header + 8, 1);
     put64(header + 16, append->number);
     put32(header + 28, crc32c(header, 28));
     append->at = HEADER_SIZE;
-    return write_full(append->fd, header, HEADER_SIZE, 0);
+    return io_write_full(append->fd, header, HEADER_SIZE, 0);
 }
 
 static int append_trailer(struct spool_append *append)
@@ -718,7 +689,7 @@ static int append_trailer(struct spool_append *append)
     unsigned char bytes[HEAD_SIZE];
 
     head_write(bytes, &head);
-    return write_full(append->fd, bytes, HEAD_SIZE, append->at);
+    return io_write_full(append->fd, bytes, HEAD_SIZE, append->at);
 }
 
 void spool_append_run(struct spool_append *append)
@@ -738,9 +709,9 @@ void spool_append_run(struct spool_append *append)
         r = append_trailer(append);
         append->at += HEAD_SIZE;
     }
-    if (r == 0 && fdatasync(append->fd) < 0)
+    if (r == 0 && io->fdatasync(append->fd) < 0)
         r = -errno;
-    if (r == 0 && append->fresh && fsync(append->dir_fd) < 0)
+    if (r == 0 && append->fresh && io->fsync(append->dir_fd) < 0)
         r = -errno;
     ZSTD_freeCCtx(zstd);
     append->result = r;
@@ -755,15 +726,15 @@ static void append_undo(struct spool_append *append, struct segment *last)
     if (append->fresh) {
         segment_path(path, append->number);
         if (append->fd >= 0) {
-            close(append->fd);
-            unlinkat(append->dir_fd, path, 0);
+            io->close(append->fd);
+            io->unlinkat(append->dir_fd, path, 0);
         }
         return;
     }
-    if (ftruncate(append->fd, (off_t)append->begin) < 0)
+    if (io->ftruncate(append->fd, (off_t)append->begin) < 0)
         log_line(LOG_WARN, "the end of a segment could not be cut off, its torn frames will be passed over",
                  "dir", append->spool->dir, "error", strerror(errno), NULL);
-    close(append->fd);
+    io->close(append->fd);
     append->spool->write_fd = -1;
     last->sealed = true;
     segment_retire(append->spool, last);
@@ -815,7 +786,7 @@ int spool_append_done(struct spool_append *append)
         last->frames = append->frames;
         last->messages = append->messages;
         if (append->seal) {
-            close(spool->write_fd);
+            io->close(spool->write_fd);
             spool->write_fd = -1;
             last->sealed = true;
         }
@@ -925,7 +896,7 @@ static bool read_payload(struct spool_read *read, int fd)
 
     if (stored == NULL)
         abort();
-    good = read_full(fd, stored, read->head.stored, read->offset + HEAD_SIZE) == (ssize_t)read->head.stored &&
+    good = io_read_full(fd, stored, read->head.stored, read->offset + HEAD_SIZE) == (ssize_t)read->head.stored &&
         crc32c(stored, read->head.stored) == read->head.crc;
     if (good && (read->head.flags & FLAG_ZSTD) != 0) {
         plain = malloc(read->head.plain + 1u);
@@ -946,7 +917,7 @@ void spool_read_run(struct spool_read *read)
 
     segment_path(path, read->number);
     read->next = read->end;
-    fd = openat(read->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    fd = io->openat(read->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
     if (fd < 0 && errno == ENOENT) {               /* somebody took it away: all of it is lost */
         read->damaged = true;
         read->offset = read->end;
@@ -969,7 +940,7 @@ void spool_read_run(struct spool_read *read)
         read->good = read_payload(read, fd);
         read->damaged = read->damaged || !read->good;
     }
-    close(fd);
+    io->close(fd);
 }
 
 int spool_read_trouble(const struct spool_read *read)
