@@ -14,6 +14,7 @@
  */
 #include "daemon/pipeline.h"
 
+#include "daemon/buf.h"
 #include "daemon/http.h"
 #include "daemon/io.h"
 #include "daemon/log.h"
@@ -34,6 +35,8 @@
 
 #define WORKERS_MAX 64
 #define FAULT_LOG_MS 10000u
+#define TICKS_PER_MS 10000
+#define TICKS_PER_DAY (24 * 60 * 60 * 1000LL * TICKS_PER_MS)
 
 struct source_host {
     struct pipeline *pipeline;
@@ -44,6 +47,7 @@ struct source_host {
     struct stream_list streams;
     uint64_t troubles;
     struct work_counts counts;
+    int64_t newest_ticks;                          /* newest event time accepted; 0: none yet */
     uint64_t faults_unsaid, fault_said_ms;
     bool drained, stopped;
 };
@@ -187,6 +191,20 @@ static void host_count(struct source_host *host, const struct work *run)
     host->counts.oversize += run->counts.oversize;
 }
 
+/* An event without a time of its own bears its arrival, and a clock a day ahead is wrong: neither tells how far we are. */
+static void host_note_time(struct source_host *host, const struct work *work)
+{
+    const struct work_messages *messages = host->plan.schema_count > 0 ? &work->messages[0] : NULL;
+    int64_t received = (int64_t)work->received_ms * TICKS_PER_MS;
+
+    for (size_t i = 0; messages != NULL && i < messages->count; i++) {
+        int64_t ticks = messages->index[i].ticks;
+
+        if (ticks > host->newest_ticks && ticks != received && ticks < received + TICKS_PER_DAY)
+            host->newest_ticks = ticks;
+    }
+}
+
 /* One schema's messages into the outlets that take it from this source. */
 static void commit_messages(struct source_host *host, struct stream *stream, struct run *run,
                             const struct schema *schema, const struct work_messages *messages)
@@ -227,6 +245,7 @@ static void job_commit(struct job *job)
     for (size_t i = 0; i < host->plan.schema_count; i++)
         commit_messages(host, stream, run, host->plan.schemas[i], &work->messages[i]);
     host_count(host, work);
+    host_note_time(host, work);
     host_log_faults(host, stream, work);
     run_release(run);
 }
@@ -828,6 +847,30 @@ static void log_source(const struct source_host *host)
              log_number(host->troubles), NULL);
 }
 
+/* What is known to be there and is not safe yet, in the sources' own unit: bytes, or offsets of a partition. */
+static uint64_t host_behind(const struct source_host *host)
+{
+    const struct stream *stream;
+    uint64_t behind = 0;
+
+    TAILQ_FOREACH(stream, &host->streams.streams, entry)
+        if (stream->end > stream->safe_position)
+            behind += stream->end - stream->safe_position;
+    return behind;
+}
+
+static void log_lag(const struct source_host *host)
+{
+    struct buf newest = { 0 };
+
+    if (host->newest_ticks > 0)
+        buf_time(&newest, host->newest_ticks);
+    buf_char(&newest, '\0');
+    log_line(LOG_NOTE, "lag", "source", host->settings->name, "newest", newest.size > 1 ? newest.data : "none", "behind",
+             log_number(host_behind(host)), NULL);
+    buf_free(&newest);
+}
+
 static void log_sink(const struct outlet *outlet)
 {
     static const char *const words[] = { "open", "spooling", "paused" };
@@ -844,6 +887,7 @@ void pipeline_log_counters(struct pipeline *pipeline)
 {
     for (uint32_t h = 0; h < pipeline->host_count; h++) {
         log_source(&pipeline->hosts[h]);
+        log_lag(&pipeline->hosts[h]);
         for (uint32_t o = 0; o < pipeline->outlet_count; o++)
             log_ledger(pipeline->hosts[h].settings->name, pipeline->outlets[o], h);
     }

@@ -66,7 +66,7 @@ def parse_line(line):
 
 
 # What each kind of counters line has and no other line does.
-COUNTERS = {'records': 'read', 'messages': 'delivered', 'sink': 'batches', 'memory': 'budget'}
+COUNTERS = {'records': 'read', 'lag': 'behind', 'messages': 'delivered', 'sink': 'batches', 'memory': 'budget'}
 
 
 def parse_counters(log):
@@ -79,7 +79,7 @@ def parse_counters(log):
         keys = parse_line(line)
         mark = COUNTERS.get(keys.get('msg'))
         if mark is not None and isinstance(keys.get(mark), int):
-            counters[(keys.get('source'), keys.get('sink'))] = keys
+            counters.setdefault((keys.get('source'), keys.get('sink')), {}).update(keys)
     return counters
 
 

@@ -64,6 +64,23 @@ def test_a_growing_blob_is_read_once_and_whole(tmp_path, far_end, penstock, make
     judge(daemon, far_end, made)
 
 
+def test_lag_is_what_is_known_and_not_yet_safe(tmp_path, far_end, penstock):
+    """An event without a time and one of a clock that runs ahead say nothing about how far we are."""
+    lines = (b'{"time":"2026-03-01T10:00:00Z","category":"Made","operationName":"made/one"}\n'
+             b'{"time":"2026-03-01T09:00:00Z","category":"Made","operationName":"made/two"}\n'
+             b'{"time":"2199-01-01T00:00:00Z","category":"Made","operationName":"made/three"}\n'
+             b'{"no":"time"}\n')
+    (tmp_path / 'a.json').write_bytes(lines)
+    far_end.fault(do='status', status=503, count=1000)
+    daemon = penstock(source(tmp_path / 'a.json'), far_end.sink(**{**FAST, 'spool_after': '1h'})).start()
+    wait_until(lambda: total(daemon.counters(), 'held') == 4, daemon=daemon)
+    lag = daemon.counters()[('logs', None)]
+    assert (lag['newest'], lag['behind']) == ('2026-03-01T10:00:00Z', len(lines))
+    far_end.clear()
+    wait_until(lambda: far_end.count() == 4, daemon=daemon)
+    wait_until(lambda: daemon.counters()[('logs', None)]['behind'] == 0, daemon=daemon)
+
+
 def test_an_absent_far_end_costs_nothing(tmp_path, far_end, penstock):
     """Down for the whole input, then up: all of it arrives, in order, out of the spool."""
     made = records.write_activity(tmp_path / 'activity.json', 2000, seed=5)
