@@ -35,17 +35,15 @@
  * by MESSAGE_COST is queue.buffering.max.messages. When the queue is full we hold the rest of the batch and go on when
  * reports have made room.
  */
-#include "daemon/conf.h"
+#include "daemon/kafka_client.h"
 #include "daemon/log.h"
 #include "sinks/sink.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -63,11 +61,8 @@
  * take to restart: what librdkafka bridges by itself repeats nothing. */
 
 enum key { KEY_STREAM, KEY_NONE };
-enum security { SECURITY_AUTO, SECURITY_PLAINTEXT, SECURITY_SSL, SECURITY_SASL_PLAINTEXT, SECURITY_SASL_SSL };
 
 static const char *const key_names[] = { "stream", "none", NULL };
-static const char *const security_names[] = { "auto", "plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL };
-static const char *const mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
 
 /* One batch on its way. */
 struct flight {
@@ -84,13 +79,12 @@ enum state { READY, PURGING, REAPING, REAPED };
 
 struct kafka {
     /* settings */
-    char *brokers, *topic;
-    int key, security, mechanism;    /* enums above */
-    char *ca_file, *username, *password_file, *connection_string_file;
+    struct kafka_client client;
+    char *topic;
+    int key;                         /* enum above */
     uint32_t timeout_ms;
     uint64_t batch_bytes;
     int64_t in_flight;
-    struct pen_pairs pairs;
 
     const char *name;
     uv_loop_t *loop;
@@ -125,31 +119,19 @@ struct kafka {
 };
 
 static const struct pen_option kafka_options[] = {
-    { "brokers", PEN_TEXT, offsetof(struct kafka, brokers), .required = true,
-      .help = "Brokers to start from: host:port, comma separated." },
+    KAFKA_CLIENT_BROKERS(struct kafka, client, "brokers"),
     { "topic", PEN_TEXT, offsetof(struct kafka, topic), .required = true,
       .help = "Topic (or event hub) to write to; it must exist." },
     { "key", PEN_CHOICE, offsetof(struct kafka, key), .fallback = "stream", .choices = key_names,
       .help = "Message key: the stream's name, which keeps a stream's order in one partition, or none." },
-    { "security", PEN_CHOICE, offsetof(struct kafka, security), .fallback = "auto", .choices = security_names,
-      .help = "Protocol; auto is sasl_ssl with a username or connection string, ssl with a ca_file, else plaintext." },
-    { "mechanism", PEN_CHOICE, offsetof(struct kafka, mechanism), .fallback = "PLAIN", .choices = mechanism_names,
-      .help = "SASL mechanism for username and password." },
-    { "ca_file", PEN_PATH, offsetof(struct kafka, ca_file),
-      .help = "Certificates (PEM) that the brokers' are verified against, in place of the system's." },
-    { "username", PEN_TEXT, offsetof(struct kafka, username), .help = "SASL user." },
-    { "password_file", PEN_SECRET_FILE, offsetof(struct kafka, password_file),
-      .help = "File with the SASL password; read again for every new producer." },
-    { "connection_string_file", PEN_SECRET_FILE, offsetof(struct kafka, connection_string_file),
-      .help = "File with an Event Hubs connection string; takes the place of username and password." },
+    KAFKA_CLIENT_LOGIN(struct kafka, client),
     { "timeout", PEN_MS, offsetof(struct kafka, timeout_ms), .fallback = "90s", .min = 1000, .max = 900000,
       .help = "Give back what is outstanding when the oldest batch has heard nothing for so long." },
     { "batch_bytes", PEN_BYTES, offsetof(struct kafka, batch_bytes), .fallback = "1000000", .min = 1024,
       .max = 64 << 20, .help = "Largest batch." },
     { "in_flight", PEN_INT, offsetof(struct kafka, in_flight), .fallback = "8", .min = 1, .max = 64,
       .help = "Batches on their way at once; order holds with any number." },
-    { "kafka.", PEN_PAIRS, offsetof(struct kafka, pairs),
-      .help = "Any producer property of librdkafka, as in kafka.compression.codec = lz4." },
+    KAFKA_CLIENT_PAIRS(struct kafka, client),
     { 0 }
 };
 
@@ -222,22 +204,8 @@ static enum pen_outcome kafka_outcome(rd_kafka_resp_err_t error)
 
 /* ---- Settings -------------------------------------------------------------------------------------------------- */
 
-/* Properties that are not the user's to set: they would break a promise or have a row of their own. */
-static const struct {
-    const char *key, *why;
-} kafka_kept[] = {
-    { "bootstrap.servers",            "use `brokers`" },
-    { "metadata.broker.list",         "use `brokers`" },
-    { "security.protocol",            "use `security`" },
-    { "sasl.mechanism",               "use `mechanism`" },
-    { "sasl.mechanisms",              "use `mechanism`" },
-    { "sasl.username",                "use `username`" },
-    { "sasl.password",                "secrets come from files, use `password_file`" },
-    { "ssl.ca.location",              "use `ca_file`" },
-    { "ssl.key.password",             "secrets come from files, use a key without a password" },
-    { "ssl.key.pem",                  "secrets come from files, use `kafka.ssl.key.location`" },
-    { "ssl.keystore.password",        "secrets come from files, use `kafka.ssl.key.location`" },
-    { "sasl.oauthbearer.client.secret", "secrets come from files" },
+/* Beside what is kept from the user of any client. */
+static const struct kafka_kept kafka_kept[] = {
     { "message.timeout.ms",           "use `timeout`" },
     { "delivery.timeout.ms",          "use `timeout`" },
     { "message.send.max.retries",     "use `timeout`" },
@@ -246,68 +214,25 @@ static const struct {
     { "queue.buffering.max.kbytes",   "the memory budget sets it" },
     { "queuing.strategy",             "order is kept" },
     { "transactional.id",             "transactions are not used" },
-    { "log.queue",                    "log lines go to Penstock's log" },
-    { "plugin.library.paths",         "no code is loaded into Penstock this way" },
+    { NULL, NULL },
 };
 
-static int kafka_pair_check(const char *key, const char *value, struct pen_error *err)
+/* The promises that a property could break. */
+static int kafka_check(const struct kafka *kafka, struct pen_error *err)
 {
-    for (size_t i = 0; i < sizeof(kafka_kept) / sizeof(*kafka_kept); i++)
-        if (strcmp(key, kafka_kept[i].key) == 0)
-            return pen_error_set(err, UV_EINVAL, "kafka.%s cannot be set: %s", key, kafka_kept[i].why);
-    if ((strcmp(key, "acks") == 0 || strcmp(key, "request.required.acks") == 0) && strcmp(value, "all") != 0 &&
-        strcmp(value, "-1") != 0)
-        return pen_error_set(err, UV_EINVAL, "kafka.%s must be all: with less, a broker that fails loses what was "
-                                             "reported as delivered", key);
-    if (strcmp(key, "enable.idempotence") == 0 && strcmp(value, "true") != 0)
-        return pen_error_set(err, UV_EINVAL, "kafka.%s must be true: without it, order is lost on a resend", key);
-    return 0;
-}
+    const struct pen_pairs *pairs = &kafka->client.pairs;
 
-/* One of the brokers is an Event Hubs namespace. */
-static bool kafka_is_event_hubs(const struct kafka *kafka)
-{
-    static const char *const domains[] = { ".servicebus.windows.net", ".servicebus.usgovcloudapi.net",
-                                           ".servicebus.chinacloudapi.cn" };
+    for (size_t i = 0; i < pairs->count; i++) {
+        const char *key = pairs->keys[i], *value = pairs->values[i];
 
-    for (size_t i = 0; i < sizeof(domains) / sizeof(*domains); i++)
-        if (strcasestr(kafka->brokers, domains[i]))
-            return true;
-    return kafka->connection_string_file != NULL;
-}
-
-static int conf_put(rd_kafka_conf_t *conf, const char *key, const char *value, struct pen_error *err)
-{
-    char text[256];
-
-    if (rd_kafka_conf_set(conf, key, value, text, sizeof(text)) != RD_KAFKA_CONF_OK)
-        return pen_error_set(err, UV_EINVAL, "kafka.%s: %s", key, text);
-    return 0;
-}
-
-static int conf_put_number(rd_kafka_conf_t *conf, const char *key, size_t number, struct pen_error *err)
-{
-    char text[24];
-
-    snprintf(text, sizeof(text), "%zu", number);
-    return conf_put(conf, key, text, err);
-}
-
-static size_t conf_number(const rd_kafka_conf_t *conf, const char *key)
-{
-    char text[64];
-    size_t size = sizeof(text);
-
-    return rd_kafka_conf_get(conf, key, text, &size) == RD_KAFKA_CONF_OK ? strtoull(text, NULL, 10) : 0;
-}
-
-static int conf_put_table(rd_kafka_conf_t *conf, const char *const (*table)[2], size_t count, struct pen_error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < count && r == 0; i++)
-        r = conf_put(conf, table[i][0], table[i][1], err);
-    return r;
+        if ((strcmp(key, "acks") == 0 || strcmp(key, "request.required.acks") == 0) && strcmp(value, "all") != 0 &&
+            strcmp(value, "-1") != 0)
+            return pen_error_set(err, UV_EINVAL, "kafka.%s must be all: with less, a broker that fails loses what was "
+                                                 "reported as delivered", key);
+        if (strcmp(key, "enable.idempotence") == 0 && strcmp(value, "true") != 0)
+            return pen_error_set(err, UV_EINVAL, "kafka.%s must be true: without it, order is lost on a resend", key);
+    }
+    return kafka_client_check(&kafka->client, err);
 }
 
 static const char *const kafka_defaults[][2] = {
@@ -323,6 +248,7 @@ static const char *const kafka_defaults[][2] = {
     { "log.queue", "true" },
     { "log.connection.close", "false" },         /* brokers close idle connections: no news */
     { "allow.auto.create.topics", "false" },
+    { NULL, NULL },
 };
 
 /* Azure's load balancer forgets idle connections after 240 s, and the service wants at least 60 s for a request of an
@@ -332,119 +258,32 @@ static const char *const event_hubs_defaults[][2] = {
     { "connections.max.idle.ms", "180000" },
     { "request.timeout.ms", "60000" },
     { "message.max.bytes", "1000000" },
+    { NULL, NULL },
 };
-
-static int conf_put_secret(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
-{
-    const char *path = kafka->connection_string_file ? kafka->connection_string_file : kafka->password_file;
-    char *secret;
-    size_t size;
-    int r;
-
-    r = pen_secret_read(&secret, &size, path, err);
-    if (r < 0)
-        return r;
-    if (kafka->connection_string_file && strncasecmp(secret, "Endpoint=sb://", 14) != 0)
-        r = pen_error_set(err, UV_EINVAL, "%s does not hold an Event Hubs connection string (Endpoint=sb://…)", path);
-    /* librdkafka's words about a password it does not like may hold it: ours don't. */
-    else if (rd_kafka_conf_set(conf, "sasl.password", secret, NULL, 0) != RD_KAFKA_CONF_OK)
-        r = pen_error_set(err, UV_EINVAL, "%s: librdkafka does not take its content as password", path);
-    pen_secret_wipe(secret, size);
-    return r;
-}
-
-static int conf_put_security(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
-{
-    const char *username = kafka->connection_string_file ? "$ConnectionString" : kafka->username;
-    enum security security = (enum security)kafka->security;
-    int r;
-
-    if (security == SECURITY_AUTO)
-        security = username ? SECURITY_SASL_SSL : kafka->ca_file ? SECURITY_SSL : SECURITY_PLAINTEXT;
-    r = conf_put(conf, "security.protocol", security_names[security], err);
-    if (r == 0 && kafka->ca_file)
-        r = conf_put(conf, "ssl.ca.location", kafka->ca_file, err);
-    if (r < 0 || security == SECURITY_PLAINTEXT || security == SECURITY_SSL)
-        return r;
-    r = conf_put(conf, "sasl.mechanism", mechanism_names[kafka->mechanism], err);
-    if (r == 0 && username)
-        r = conf_put(conf, "sasl.username", username, err);
-    if (r == 0 && username)
-        r = conf_put_secret(conf, kafka, err);
-    return r;
-}
-
-static int conf_put_pairs(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < kafka->pairs.count && r == 0; i++) {
-        r = kafka_pair_check(kafka->pairs.keys[i], kafka->pairs.values[i], err);
-        if (r == 0)
-            r = conf_put(conf, kafka->pairs.keys[i], kafka->pairs.values[i], err);
-    }
-    return r;
-}
 
 /* Our defaults, then the user's properties, then what nobody may change. */
 static int kafka_configure(rd_kafka_conf_t *conf, const struct kafka *kafka, struct pen_error *err)
 {
     int r;
 
-    r = conf_put_table(conf, kafka_defaults, sizeof(kafka_defaults) / sizeof(*kafka_defaults), err);
-    if (r == 0 && kafka_is_event_hubs(kafka))
-        r = conf_put_table(conf, event_hubs_defaults, sizeof(event_hubs_defaults) / sizeof(*event_hubs_defaults), err);
+    r = kafka_put_table(conf, kafka_defaults, err);
+    if (r == 0 && kafka_client_is_event_hubs(&kafka->client))
+        r = kafka_put_table(conf, event_hubs_defaults, err);
     if (r == 0)
-        r = conf_put_security(conf, kafka, err);
+        r = kafka_client_put_login(conf, &kafka->client, err);
     if (r == 0)
-        r = conf_put_pairs(conf, kafka, err);
+        r = kafka_client_put_pairs(conf, &kafka->client, kafka_kept, err);
     if (r == 0)
-        r = conf_put(conf, "bootstrap.servers", kafka->brokers, err);
+        r = kafka_put(conf, "bootstrap.servers", kafka->client.brokers, err);
     if (r == 0)
-        r = conf_put_number(conf, "queue.buffering.max.kbytes", kafka->queue_bytes / 1024, err);
+        r = kafka_put_number(conf, "queue.buffering.max.kbytes", kafka->queue_bytes / 1024, err);
     if (r == 0)
-        r = conf_put_number(conf, "queue.buffering.max.messages", kafka->queue_messages, err);
-    if (r == 0 && kafka->batch_size_max < conf_number(conf, "batch.size"))
-        r = conf_put_number(conf, "batch.size", kafka->batch_size_max, err);
+        r = kafka_put_number(conf, "queue.buffering.max.messages", kafka->queue_messages, err);
+    if (r == 0 && kafka->batch_size_max < kafka_get_number(conf, "batch.size"))
+        r = kafka_put_number(conf, "batch.size", kafka->batch_size_max, err);
     if (r == 0 && kafka->alone > 0)
-        r = conf_put(conf, "batch.num.messages", "1", err);
+        r = kafka_put(conf, "batch.num.messages", "1", err);
     return r;
-}
-
-/* What single properties cannot tell. */
-static int kafka_check(const struct kafka *kafka, struct pen_error *err)
-{
-    if (kafka->connection_string_file && (kafka->username || kafka->password_file))
-        return pen_error_set(err, UV_EINVAL, "connection_string_file takes the place of username and password_file");
-    if (!kafka->username != !kafka->password_file)
-        return pen_error_set(err, UV_EINVAL, "username and password_file belong together");
-    if ((kafka->username || kafka->connection_string_file) &&
-        (kafka->security == SECURITY_PLAINTEXT || kafka->security == SECURITY_SSL))
-        return pen_error_set(err, UV_EINVAL, "security = %s sends no username or password: use sasl_ssl",
-                             security_names[kafka->security]);
-    if (kafka->connection_string_file && kafka->security == SECURITY_SASL_PLAINTEXT)
-        return pen_error_set(err, UV_EINVAL, "Event Hubs takes TLS only: use security = sasl_ssl");
-    if (kafka_is_event_hubs(kafka) && !kafka->username && !kafka->connection_string_file)
-        return pen_error_set(err, UV_EINVAL, "Event Hubs wants a login: set connection_string_file");
-    for (size_t i = 0; i < kafka->pairs.count; i++)
-        if (kafka_is_event_hubs(kafka) && strncmp(kafka->pairs.keys[i], "compression.", 12) == 0 &&
-            strcmp(kafka->pairs.keys[i], "compression.level") != 0 && strcmp(kafka->pairs.values[i], "none") != 0 &&
-            strcmp(kafka->pairs.values[i], "gzip") != 0)
-            return pen_error_set(err, UV_EINVAL, "kafka.%s = %s: Event Hubs takes none or gzip only",
-                                 kafka->pairs.keys[i], kafka->pairs.values[i]);
-    return 0;
-}
-
-/* Taken, because a laboratory may need it; never silently. */
-static void kafka_warn_unverified(const struct kafka *kafka)
-{
-    for (size_t i = 0; i < kafka->pairs.count; i++)
-        if ((strcmp(kafka->pairs.keys[i], "enable.ssl.certificate.verification") == 0 &&
-             strcmp(kafka->pairs.values[i], "true") != 0) ||
-            (strcmp(kafka->pairs.keys[i], "ssl.endpoint.identification.algorithm") == 0 &&
-             strcmp(kafka->pairs.values[i], "https") != 0))
-            log_line(LOG_WARN, "brokers are not verified: anyone on the way can read and change events", "sink",
-                     kafka->name, "key", kafka->pairs.keys[i], NULL);
 }
 
 /* ---- The producer ---------------------------------------------------------------------------------------------- */
@@ -469,7 +308,7 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
     r = kafka_configure(conf, kafka, err);
     if (r < 0)
         goto fail;
-    size = conf_number(conf, "batch.size");
+    size = kafka_get_number(conf, "batch.size");
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     kafka->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
     if (!kafka->producer) {
@@ -909,9 +748,9 @@ static void kafka_set_limits(struct kafka *kafka, size_t memory_max)
 {
     size_t message_max = 1000000;                /* librdkafka's message.max.bytes; the queue must hold one of them */
 
-    for (size_t i = 0; i < kafka->pairs.count; i++)
-        if (strcmp(kafka->pairs.keys[i], "message.max.bytes") == 0)
-            message_max = strtoull(kafka->pairs.values[i], NULL, 10);
+    for (size_t i = 0; i < kafka->client.pairs.count; i++)
+        if (strcmp(kafka->client.pairs.keys[i], "message.max.bytes") == 0)
+            message_max = strtoull(kafka->client.pairs.values[i], NULL, 10);
     kafka->queue_bytes = memory_max / 2 > message_max + 1024 ? memory_max / 2 : message_max + 1024;
     kafka->queue_messages = memory_max / 2 / MESSAGE_COST;
     if (kafka->queue_messages < MESSAGES_MIN)
@@ -959,7 +798,7 @@ static int kafka_open(void **self, struct pen_host *host, const struct pen_conf 
     }
     uv_timer_init(kafka->loop, &kafka->timer);
     kafka->handles = 2;
-    kafka_warn_unverified(kafka);
+    kafka_client_warn(&kafka->client, "sink", kafka->name);
     uv_poll_start(&kafka->poll, UV_READABLE, on_wake);
     *self = kafka;
     return 0;
@@ -978,7 +817,7 @@ static int kafka_prove(const struct pen_conf *conf, struct pen_error *err)
     if (r == 0)
         r = kafka_check(&kafka, err);
     if (r == 0)
-        r = conf_put_pairs(properties, &kafka, err);
+        r = kafka_client_put_pairs(properties, &kafka.client, kafka_kept, err);
     rd_kafka_conf_destroy(properties);
     return r;
 }
