@@ -76,7 +76,7 @@ struct pipeline {
     struct outlet *outlets[SETTINGS_SINKS_MAX];
     uint32_t outlet_count, outlets_stopped;
     struct source_host hosts[SETTINGS_SOURCES_MAX];
-    uint32_t host_count, hosts_stopped;
+    uint32_t host_count, hosts_stopped, hosts_settled;
     struct job jobs[WORKERS_MAX];
     uint32_t job_count, jobs_running;
     struct streams queue;
@@ -85,7 +85,7 @@ struct pipeline {
     struct saver saver;
     struct spool_place saved_places[SETTINGS_SINKS_MAX];
     enum { PIPELINE_IDLE, PIPELINE_RUNNING, PIPELINE_STOPPING_SOURCES, PIPELINE_STOPPING_OUTLETS, PIPELINE_SAVING,
-           PIPELINE_STOPPED } state;
+           PIPELINE_SETTLING, PIPELINE_STOPPED } state;
 };
 
 static void pipeline_flow(struct pipeline *pipeline);
@@ -237,11 +237,18 @@ static void job_commit(struct job *job)
     struct run *run;
 
     stream->chunk_at += work->consumed;
-    stream->position += work->consumed;
     stream->word = work->word_after;
     stream->skip = work->skip_after;
     stream->blamed = work->blamed_after;
+    if (!work->whole) {
+        stream->position += work->consumed;
+    } else if (work->end == WORK_ALL) {            /* before its end, a message has no place to go on at but its beginning */
+        stream->position++;
+        stream->word = 0;
+    }
     run = stream_run(stream);
+    if (work->whole)
+        run->word = 0;
     for (size_t i = 0; i < host->plan.schema_count; i++)
         commit_messages(host, stream, run, host->plan.schemas[i], &work->messages[i]);
     host_count(host, work);
@@ -371,9 +378,9 @@ static void job_start(struct pipeline *pipeline, struct job *job, struct stream 
     job->stream = stream;
     job->run = (struct work){
         .plan = &stream->host->plan, .data = chunk->data + stream->chunk_at, .size = chunk->size - stream->chunk_at,
-        .offset = stream->position, .word = stream->word, .skip = stream->skip, .blamed = stream->blamed,
-        .received_ms = wall_ms(),
-        .final = chunk->final, .big_allowed = stream->big,
+        .offset = chunk->whole ? stream->chunk_at : stream->position, .word = stream->word, .skip = stream->skip,
+        .blamed = stream->blamed, .received_ms = wall_ms(), .final = chunk->final || chunk->whole,
+        .whole = chunk->whole, .place = chunk->offset, .big_allowed = stream->big,
     };
     if (stream->big)
         big_take(pipeline, stream);
@@ -416,7 +423,9 @@ void stream_offer(struct stream *stream, struct chunk *chunk)
 {
     struct pipeline *pipeline = stream->host->pipeline;
 
-    assert(stream->chunk == NULL && !stream->closed && chunk->offset == stream->position);
+    assert(stream->chunk == NULL && !stream->closed && chunk->offset >= stream->position);
+    assert(chunk->whole || chunk->offset == stream->position);
+    stream->position = chunk->offset;
     memset(chunk->data + chunk->size, 0, JSON_PADDING);
     stream->chunk = chunk;
     stream->chunk_at = 0;
@@ -532,6 +541,14 @@ static void on_source_stopped(void *arg)
     pipeline_stop_on(host->pipeline);
 }
 
+static void on_source_settled(void *arg)
+{
+    struct pipeline *pipeline = arg;
+
+    pipeline->hosts_settled++;
+    pipeline_stop_on(pipeline);
+}
+
 static void on_outlet_stopped(void *arg)
 {
     struct pipeline *pipeline = arg;
@@ -561,6 +578,19 @@ static void pipeline_stop_on(struct pipeline *pipeline)
             return;
         /* fall through */
     case PIPELINE_SAVING:
+        pipeline->state = PIPELINE_SETTLING;
+        for (uint32_t i = 0; i < pipeline->host_count; i++) {
+            struct source_host *host = &pipeline->hosts[i];
+
+            if (host->settings->type->settle != NULL)
+                host->settings->type->settle(host->self, on_source_settled, pipeline);
+            else
+                pipeline->hosts_settled++;
+        }
+        /* fall through */
+    case PIPELINE_SETTLING:
+        if (pipeline->hosts_settled < pipeline->host_count)
+            return;
         pipeline->state = PIPELINE_STOPPED;
         pipeline->conf.on_stopped(pipeline->conf.arg);
         return;

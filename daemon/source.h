@@ -28,6 +28,10 @@ struct chunk {
     size_t size, capacity;
     uint64_t offset;                 /* of data[0] in the stream */
     bool final;                      /* nothing will ever follow: what is left over is torn, not unfinished */
+    /* One message of a queue: `offset` is its number, and behind it the stream's position is offset + 1, however many bytes
+     * it has. It is framed by itself, what is left over at its end is torn, and its records all stand at its number.
+     * Numbers may be missing between two messages. */
+    bool whole;
 };
 
 /* Taken from the budget, which it may overdraw by one chunk per stream at work. Never NULL. */
@@ -50,7 +54,9 @@ void source_each_cursor(struct source_host *host, void (*each)(void *arg, const 
 struct stream *stream_open(struct source_host *host, const char *name, const struct cursor *cursor, void *self);
 /* The end of the last whole record that was read (not yet safe, maybe), and the word there: where to read on. */
 uint64_t stream_position(const struct stream *stream);
-/* Hands the chunk over; data[0] must be at stream_position(). Only while no other chunk of the stream is out. */
+/* Everything before it is safe: delivered, dead, dropped by a rule, or on disk and synced. */
+uint64_t stream_safe_position(const struct stream *stream);
+/* Hands the chunk over; data[0] must be at stream_position(), a whole message there or behind. Only while no other chunk of the stream is out. */
 void stream_offer(struct stream *stream, struct chunk *chunk);
 /* New attrs, saved with the next cursor save; copied. */
 void stream_set_attrs(struct stream *stream, const char *attrs);
@@ -79,7 +85,10 @@ struct source_type {
     void (*on_chunk)(void *self, void *stream_self, struct chunk *chunk, size_t consumed);
     void (*on_flow)(void *self);     /* the flow is open again */
     void (*stop)(void *self, void (*stopped)(void *arg), void *arg);   /* close handles; no chunk is out any more */
-    void (*close)(void *self);       /* after stopped(); accepts NULL */
+    /* After the sinks have stopped, before close(): what is safe now will not get any safer. For a source whose far end
+     * keeps the cursors. settled() comes on a later turn. NULL: nothing to do. */
+    void (*settle)(void *self, void (*settled)(void *arg), void *arg);
+    void (*close)(void *self);       /* after stopped() and settled(); accepts NULL */
 };
 
 extern const struct source_type file_source;

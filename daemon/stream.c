@@ -57,6 +57,11 @@ uint64_t stream_position(const struct stream *stream)
     return stream->position;
 }
 
+uint64_t stream_safe_position(const struct stream *stream)
+{
+    return stream->safe_position;
+}
+
 void stream_set_attrs(struct stream *stream, const char *attrs)
 {
     if (strcmp(stream->attrs, attrs) == 0)

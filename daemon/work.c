@@ -301,7 +301,7 @@ static bool worker_piece(struct worker *worker, enum framer_found found, const s
     struct work *work = worker->work;
     const char *why = piece->why;
 
-    worker->position = piece->position;
+    worker->position = work->whole ? work->place : piece->position;
     worker->record = (struct pen_record){
         .raw = { piece->data, piece->size },
         .source = work->plan->source,
@@ -320,7 +320,7 @@ static bool worker_piece(struct worker *worker, enum framer_found found, const s
         return false;
     if (worker->record.json != NULL)
         return true;
-    work_fault(work, piece->position, "", why);
+    work_fault(work, worker->position, "", why);
     if (found == FRAMER_OVERSIZE)
         work->counts.oversize++;
     else

@@ -86,6 +86,8 @@ struct work {
     bool blamed;                         /* that record is counted as partly read already */
     uint64_t received_ms;
     bool final;
+    bool whole;                          /* all its records stand at `place`, wherever their bytes are */
+    uint64_t place;
     bool big_allowed;
     /* out */
     enum work_end end;

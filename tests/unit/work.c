@@ -244,6 +244,35 @@ static void test_cuts_change_nothing(void **state)
     result_free(&whole);
 }
 
+/* A queue's message, in as many runs as its output needs: the first run leaves off in the middle of a record. */
+static void test_records_of_a_whole_message_stand_at_its_number(void **state)
+{
+    static const char text[sizeof("{\"records\":[{\"count\":9},{\"other\":1},torn") + JSON_PADDING] =
+        "{\"records\":[{\"count\":9},{\"other\":1},torn";
+    struct work_plan plan = plan_of(16);
+    struct worker *worker = worker_new();
+    struct work work = { .plan = &plan, .data = text, .size = strlen(text), .final = true, .whole = true, .place = 7001 };
+    size_t messages = 0, faults = 0, runs = 0;
+
+    (void)state;
+    do {
+        work_run(worker, &work);
+        for (size_t i = 0; i < work.messages[0].count; i++, messages++)
+            assert_int_equal(work.messages[0].index[i].position, 7001);
+        for (size_t i = 0; i < work.fault_count; i++, faults++)
+            assert_int_equal(work.faults[i].position, 7001);
+        work.data += work.consumed;
+        work.size -= work.consumed;
+        work.offset += work.consumed;
+        work.word = work.word_after;
+        work.skip = work.skip_after;
+        runs++;
+    } while (work.end != WORK_ALL);
+    assert_int_equal(messages, 9 + 1 + 1);
+    assert_true(faults > 0 && runs > 2);
+    worker_free(worker);
+}
+
 static void test_event_id_is_the_records_hash_and_the_ordinal(void **state)
 {
     const char *record = "{\"count\":12}";
@@ -401,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_per_record_schemas_get_each_record_once),
         cmocka_unit_test(test_output_bound_changes_nothing_but_the_runs),
         cmocka_unit_test(test_cuts_change_nothing),
+        cmocka_unit_test(test_records_of_a_whole_message_stand_at_its_number),
         cmocka_unit_test(test_event_id_is_the_records_hash_and_the_ordinal),
         cmocka_unit_test(test_big_records_wait_for_leave),
         cmocka_unit_test(test_oversize_travels_as_unknown),
