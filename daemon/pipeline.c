@@ -456,6 +456,11 @@ static void pipeline_flow(struct pipeline *pipeline)
     }
 }
 
+void source_reserve(struct source_host *host, size_t size)
+{
+    budget_take(&host->pipeline->budget, size);
+}
+
 bool flow_is_open(const struct source_host *host)
 {
     return host->pipeline->flow_open && host->pipeline->state == PIPELINE_RUNNING;
@@ -746,8 +751,8 @@ static int pipeline_check_memory(struct pipeline *pipeline, struct pen_error *er
 
     if (least <= pipeline->budget.total)
         return 0;
-    return pen_error_set(err, UV_EINVAL, "\"memory\" is too small for what the sinks may have in flight: expected %zuM or "
-                         "more, or a smaller \"in_flight\" or \"batch_bytes\"", (least >> 20) + 1);
+    return pen_error_set(err, UV_EINVAL, "\"memory\" is too small for what sources hold and sinks may have in flight: expected "
+                         "%zuM or more, or a smaller \"in_flight\" or \"batch_bytes\"", (least >> 20) + 1);
 }
 
 int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct pen_error *err)

@@ -205,8 +205,23 @@ static void source_check_parser(const struct settings *settings, const struct so
         word_refuse(source->section, "parser", "a parser", source->parser, names);
 }
 
+/* Only where the rows are right: a type's own proof may count on them. */
+static void type_prove(struct pen_conf *section, int (*prove)(const struct pen_conf *conf, struct pen_error *err))
+{
+    struct pen_error err = { 0 };
+    char *key;
+
+    if (prove == NULL || prove(section, &err) == 0)
+        return;
+    key = strndup(err.text, strcspn(err.text, ": "));
+    assert(key != NULL);
+    conf_mistake(section, key, "%s", err.text);
+    free(key);
+}
+
 static void source_read(struct settings *settings, struct pen_conf *section)
 {
+    const unsigned mistakes = conf_mistakes(settings->conf);
     struct source_settings *source = &settings->sources[settings->source_count];
     const char *names[TYPES_MAX + 1];
     int type;
@@ -221,6 +236,8 @@ static void source_read(struct settings *settings, struct pen_conf *section)
     source->type = source_types[type];
     rows_read(section, source_options, source, source->type->options);
     source_check_parser(settings, source);
+    if (conf_mistakes(settings->conf) == mistakes)
+        type_prove(section, source->type->prove);
 }
 
 static void sources_read(struct settings *settings)
@@ -273,20 +290,6 @@ static void sink_read_events(struct sink_settings *sink)
     }
 }
 
-/* Only where the rows are right: the sink's own proof may count on them. */
-static void sink_prove(const struct sink_settings *sink)
-{
-    struct pen_error err = { 0 };
-    char *key;
-
-    if (sink->type->prove == NULL || sink->type->prove(sink->section, &err) == 0)
-        return;
-    key = strndup(err.text, strcspn(err.text, ": "));
-    assert(key != NULL);
-    conf_mistake(sink->section, key, "%s", err.text);
-    free(key);
-}
-
 static void sink_read(struct settings *settings, struct pen_conf *section)
 {
     const unsigned mistakes = conf_mistakes(settings->conf);
@@ -310,7 +313,7 @@ static void sink_read(struct settings *settings, struct pen_conf *section)
     sink_read_sources(settings, sink);
     sink_read_events(sink);
     if (conf_mistakes(settings->conf) == mistakes)
-        sink_prove(sink);
+        type_prove(sink->section, sink->type->prove);
 }
 
 static void sinks_read(struct settings *settings)

@@ -65,6 +65,8 @@ void stream_set_end(struct stream *stream, uint64_t end);
 /* Nothing more will be offered; not while a chunk is out. With `forget`, its row goes as soon as all of it is safe. */
 void stream_close(struct stream *stream, bool forget);
 
+/* What a source's libraries may hold for good; for open(). */
+void source_reserve(struct source_host *host, size_t size);
 bool flow_is_open(const struct source_host *host);
 uv_loop_t *source_loop(struct source_host *host);
 const char *source_name(const struct source_host *host);
@@ -89,8 +91,10 @@ struct source_type {
      * keeps the cursors. settled() comes on a later turn. NULL: nothing to do. */
     void (*settle)(void *self, void (*settled)(void *arg), void *arg);
     void (*close)(void *self);       /* after stopped() and settled(); accepts NULL */
+    /* As a sink's: what is wrong with the settings that single rows cannot tell. May be NULL. */
+    int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
 };
 
-extern const struct source_type file_source;
+extern const struct source_type file_source, event_hub_source, kafka_source;
 
 #endif

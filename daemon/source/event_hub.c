@@ -1,0 +1,1256 @@
+/*
+ * event_hub.c - reads an Azure event hub through its Kafka endpoint, or a topic of any Kafka, through librdkafka.
+ *
+ * A partition is a stream, a message's offset its position; each message is one chunk, framed by itself: `{"records":[…]}`,
+ * a single record, an array, or any of these in gzip.
+ *
+ * Whose cursor? The consumer group's committed offsets, because partitions move between the daemons of a group. An offset
+ * is committed when everything before it is safe: every sink has answered, or the spool has it synced. The stream's row in
+ * state.db is only asked where the group has forgotten its offset (brokers do after a week without a daemon), and tells
+ * a topic we have read before from one that is new to us.
+ *
+ *   assigned ──▶ locating (pool: committed offsets, watermarks) ──▶ reading ──revoked──▶ draining ──▶ handed over
+ *
+ *   locating  decides where each partition begins, in partition_begin(); nothing is read from anywhere by default
+ *   draining  nothing more is offered; what is out gets DRAIN_MS to become safe, its offsets are committed, and the partition
+ *             is given up. What was not safe by then is read again by the next owner, with the same event ids. Partitions
+ *             that stay (assignment is cooperative) go on meanwhile.
+ *
+ * Flow. One message of a partition is out at a time; a few wait behind it, counted in the budget. Beyond WAITING_MAX, or while
+ * the flow is closed, librdkafka is not asked for more; when that lasts, partitions are paused and it is asked all the same,
+ * since a consumer that does not poll is put out of its group.
+ *
+ * What cannot be seen: a topic that was deleted and made anew while no daemon ran, and has grown past our offset since.
+ */
+#include "daemon/kafka_client.h"
+#include "daemon/log.h"
+#include "daemon/source.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/queue.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#define TICK_MS         200
+#define COMMIT_MS       1000
+#define DRAIN_MS        10000
+#define RELOCATE_MS     2000
+#define PAUSE_MS        5000         /* far below max.poll.interval.ms */
+#define RENEW_MS        30000        /* a client whose login was refused is made anew, with its secret read again */
+#define REQUEST_MS      10000
+#define LOG_EVERY_MS    30000
+#define POLLS_PER_TURN  256
+#define WAITING_MAX     ((size_t)1 << 20)
+#define QUEUED_KBYTES   2048         /* librdkafka's own queue of fetched messages */
+#define FETCH_BYTES     (2u << 20)   /* one answer of a broker */
+#define CLIENT_MEMORY   ((size_t)8 << 20)
+#define INFLATED_MAX    ((size_t)16 << 20)
+
+struct waiting {
+    STAILQ_ENTRY(waiting) entry;
+    struct chunk *chunk;
+    bool packed;
+};
+
+struct partition {
+    TAILQ_ENTRY(partition) entry;
+    struct hub *hub;
+    char *topic, *key;
+    int32_t id;
+    struct stream *stream;
+    uint64_t committed;              /* last told to the group; UINT64_MAX: nothing yet */
+    STAILQ_HEAD(, waiting) waiting;
+    bool out;                        /* a message is with the pipeline, or being inflated */
+    bool leaving;                    /* revoked, and draining */
+    bool gone;                       /* given up: freed when the message that is out has come back */
+};
+
+/* Where partitions begin, asked on the pool. */
+struct locate {
+    uv_work_t work;
+    struct hub *hub;
+    rd_kafka_t *consumer;
+    rd_kafka_topic_partition_list_t *parts;        /* with the group's offsets */
+    rd_kafka_topic_partition_list_t *times;        /* with the offsets of start_ms; NULL: not asked */
+    struct bounds { int64_t low, high; } *bounds;
+    rd_kafka_resp_err_t error;
+    uint64_t again_ms;               /* 0: the pool is at it */
+};
+
+struct unzip {
+    uv_work_t work;
+    struct partition *partition;
+    struct chunk *packed;
+    char *plain;
+    size_t size;
+    const char *why;                 /* NULL: it went well */
+};
+
+enum hub_state { HUB_OPENED, HUB_RUNNING, HUB_RENEWING, HUB_STOPPED };
+
+struct hub {
+    /* settings */
+    struct kafka_client client;
+    char *topic, *group, *start;
+
+    struct source_host *host;
+    enum hub_state state;
+    enum { START_EARLIEST, START_LATEST, START_TIME } start_at;
+    int64_t start_ms;
+    rd_kafka_t *consumer;
+    int fd;
+    uv_poll_t poll;
+    uv_timer_t timer;
+    unsigned handles;
+    TAILQ_HEAD(, partition) partitions;
+    size_t waiting_bytes;
+    struct locate *locate;           /* partitions given to us, not begun */
+    rd_kafka_topic_partition_list_t *revoked;      /* partitions to be given up once drained */
+    uint64_t drain_until_ms;
+    uint64_t polled_ms, commit_ms, renew_ms;
+    unsigned jobs;                   /* on the pool */
+    bool paused, commit_failed;
+    uint64_t log_after_ms, log_held, gap_log_after_ms;
+    rd_kafka_resp_err_t trouble;     /* said already; 0: none */
+    struct known {                   /* rows of state.db */
+        char *key;
+        uint64_t position;
+    } *known;
+    size_t known_count;
+    uv_work_t reaper;
+    bool reaping;                    /* the client belongs to the pool, and its callbacks keep away from us */
+    rd_kafka_topic_partition_list_t *last_offsets; /* what the pool commits at the end */
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    void (*settled)(void *arg);
+    void *settled_arg;
+};
+
+static const struct pen_option hub_options[] = {
+    KAFKA_CLIENT_BROKERS(struct hub, client, "bootstrap"),
+    { "topic", PEN_TEXT, offsetof(struct hub, topic), .required = true, .help = "Event hub, or topic, to read." },
+    { "group", PEN_TEXT, offsetof(struct hub, group), .fallback = "penstock",
+      .help = "Consumer group: daemons of one group share the partitions. Event Hubs wants it made beforehand." },
+    { "start", PEN_TEXT, offsetof(struct hub, start), .fallback = "earliest",
+      .help = "Where a group that is new begins: earliest, latest, or a time such as 2026-11-22T09:00:00Z." },
+    KAFKA_CLIENT_LOGIN(struct hub, client),
+    KAFKA_CLIENT_PAIRS(struct hub, client),
+    { 0 }
+};
+
+static void hub_poll(struct hub *hub);
+static void hub_note_stopped(struct hub *hub);
+
+static uint64_t now_ms(const struct hub *hub)
+{
+    return source_now_ms(hub->host);
+}
+
+static void hub_wake(struct hub *hub)
+{
+    uint64_t one = 1;
+
+    if (write(hub->fd, &one, sizeof(one)) < 0)
+        assert(errno == EAGAIN);                   /* full: readable already */
+}
+
+/* ---- Trouble, said once -------------------------------------------------------------------------------------------- */
+
+/* What a person can mend. What is not here passes by itself. */
+static const struct {
+    rd_kafka_resp_err_t error;
+    const char *advice;
+} hub_advice[] = {
+    { RD_KAFKA_RESP_ERR__AUTHENTICATION, "the login is refused: renew the secret's file; the key needs the right to listen" },
+    { RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+      "the login is refused: renew the secret's file; the key needs the right to listen" },
+    { RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM, "the brokers do not know this `mechanism`" },
+    { RD_KAFKA_RESP_ERR__SSL, "TLS fails: set `ca_file` to the authority that signed the brokers' certificates" },
+    { RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "no right to read `topic`: grant Listen (Event Hubs) or Read" },
+    { RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, "no right to use `group`: grant Read on it" },
+    { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "the cluster does not let this user in" },
+    { RD_KAFKA_RESP_ERR_INVALID_GROUP_ID, "`group` is no name for a consumer group there" },
+    { RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL, "other members of `group` use another way to share partitions" },
+    { RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, "there is no such topic: make it, or mend `topic`" },
+    { RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, "there is no such topic: make it, or mend `topic`" },
+    { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, "`topic` is no name for a topic" },
+};
+
+static const char *advice_for(rd_kafka_resp_err_t error)
+{
+    for (size_t i = 0; i < sizeof(hub_advice) / sizeof(*hub_advice); i++)
+        if (hub_advice[i].error == error)
+            return hub_advice[i].advice;
+    return NULL;
+}
+
+static bool is_login(rd_kafka_resp_err_t error)
+{
+    return error == RD_KAFKA_RESP_ERR__AUTHENTICATION || error == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED ||
+        error == RD_KAFKA_RESP_ERR__SSL;
+}
+
+/* One line until all is well again, and a second one where what was thought to pass turns out to be ours to mend. */
+static void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *why)
+{
+    const char *advice = advice_for(error);
+
+    if (hub->renew_ms == 0 && (is_login(error) || error == RD_KAFKA_RESP_ERR__FATAL))
+        hub->renew_ms = now_ms(hub) + RENEW_MS;
+    if (hub->trouble != 0 && (advice == NULL || advice_for(hub->trouble) != NULL))
+        return;
+    hub->trouble = error;
+    source_trouble(hub->host);
+    if (advice != NULL)
+        log_line(LOG_ERROR, advice, "source", source_name(hub->host), "topic", hub->topic, "group", hub->group, "error",
+                 rd_kafka_err2name(error), "why", why, NULL);
+    else
+        log_line(LOG_WARN, "the brokers are busy or away, trying on", "source", source_name(hub->host), "error",
+                 rd_kafka_err2name(error), "why", why, NULL);
+}
+
+static void hub_well(struct hub *hub)
+{
+    if (hub->trouble != 0)
+        log_line(LOG_NOTE, "the brokers give us messages again", "source", source_name(hub->host), NULL);
+    hub->trouble = 0;
+    hub->renew_ms = 0;
+}
+
+/* ---- Partitions ---------------------------------------------------------------------------------------------------- */
+
+static struct partition *partition_find(struct hub *hub, const char *topic, int32_t id)
+{
+    struct partition *partition;
+
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        if (partition->id == id && !partition->leaving && strcmp(partition->topic, topic) == 0)
+            return partition;
+    return NULL;
+}
+
+static char *partition_key(const char *topic, int32_t id)
+{
+    char *key;
+
+    if (asprintf(&key, "%s/%" PRId32, topic, id) < 0)
+        abort();
+    return key;
+}
+
+static void partition_open_stream(struct partition *partition, uint64_t offset)
+{
+    struct cursor cursor = { .key = partition->key, .attrs = "", .position = offset };
+
+    partition->stream = stream_open(partition->hub->host, partition->key, &cursor, partition);
+    partition->committed = UINT64_MAX;
+}
+
+static void partition_new(struct hub *hub, const char *topic, int32_t id, uint64_t offset)
+{
+    struct partition *partition = calloc(1, sizeof(*partition));
+
+    if (partition == NULL || (partition->topic = strdup(topic)) == NULL)
+        abort();
+    partition->hub = hub;
+    partition->id = id;
+    partition->key = partition_key(topic, id);
+    STAILQ_INIT(&partition->waiting);
+    TAILQ_INSERT_TAIL(&hub->partitions, partition, entry);
+    partition_open_stream(partition, offset);
+}
+
+static void partition_drop_waiting(struct partition *partition)
+{
+    struct waiting *waiting;
+
+    while ((waiting = STAILQ_FIRST(&partition->waiting)) != NULL) {
+        STAILQ_REMOVE_HEAD(&partition->waiting, entry);
+        partition->hub->waiting_bytes -= waiting->chunk->capacity;
+        chunk_drop(partition->hub->host, waiting->chunk);
+        free(waiting);
+    }
+}
+
+static void partition_free(struct partition *partition)
+{
+    partition_drop_waiting(partition);
+    TAILQ_REMOVE(&partition->hub->partitions, partition, entry);
+    free(partition->topic);
+    free(partition->key);
+    free(partition);
+}
+
+/* The broker gave us an offset that is not the next one. */
+static void partition_note_jump(struct partition *partition, uint64_t offset)
+{
+    struct hub *hub = partition->hub;
+    uint64_t expected = stream_position(partition->stream);
+
+    if (offset < expected) {
+        log_line(LOG_ERROR, "the partition begins anew: its topic was deleted and made again, or cut short; reading from its "
+                 "beginning", "source", source_name(hub->host), "partition", partition->key, "expected",
+                 log_number(expected), "offset", log_number(offset), NULL);
+        stream_close(partition->stream, false);
+        partition_open_stream(partition, offset);
+        return;
+    }
+    if (now_ms(hub) < hub->gap_log_after_ms)
+        return;
+    hub->gap_log_after_ms = now_ms(hub) + LOG_EVERY_MS;
+    log_line(LOG_WARN, "offsets are missing: deleted before they were read, or taken out by compaction", "source",
+             source_name(hub->host), "partition", partition->key, "expected", log_number(expected), "offset",
+             log_number(offset), NULL);
+}
+
+static void partition_offer(struct partition *partition, struct chunk *chunk)
+{
+    if (chunk->offset != stream_position(partition->stream))
+        partition_note_jump(partition, chunk->offset);
+    partition->out = true;
+    stream_offer(partition->stream, chunk);
+}
+
+/* ---- gzip ---------------------------------------------------------------------------------------------------------- */
+
+static void on_unzip_work(uv_work_t *work);
+static void on_unzipped(uv_work_t *work, int status);
+
+static void partition_next(struct partition *partition)
+{
+    struct hub *hub = partition->hub;
+    struct waiting *waiting = STAILQ_FIRST(&partition->waiting);
+    struct unzip *unzip;
+
+    if (partition->out || partition->leaving || hub->state != HUB_RUNNING || waiting == NULL)
+        return;
+    STAILQ_REMOVE_HEAD(&partition->waiting, entry);
+    hub->waiting_bytes -= waiting->chunk->capacity;
+    if (!waiting->packed) {
+        partition_offer(partition, waiting->chunk);
+    } else {
+        unzip = calloc(1, sizeof(*unzip));
+        if (unzip == NULL)
+            abort();
+        unzip->partition = partition;
+        unzip->packed = waiting->chunk;
+        unzip->work.data = unzip;
+        partition->out = true;
+        hub->jobs++;
+        uv_queue_work(source_loop(hub->host), &unzip->work, on_unzip_work, on_unzipped);
+    }
+    free(waiting);
+}
+
+/* The members of the packed chunk, one behind the other; what comes out is bounded, whatever goes in. */
+static void on_unzip_work(uv_work_t *work)
+{
+    struct unzip *unzip = work->data;
+    z_stream stream = { .next_in = (unsigned char *)unzip->packed->data, .avail_in = (unsigned)unzip->packed->size };
+    size_t capacity = unzip->packed->size * 4 + 4096;
+    int r = inflateInit2(&stream, 16 + MAX_WBITS);
+
+    unzip->plain = malloc(capacity);
+    if (unzip->plain == NULL || r != Z_OK)
+        abort();
+    while (r == Z_OK && unzip->size < INFLATED_MAX) {
+        if (unzip->size == capacity) {
+            capacity *= 2;
+            unzip->plain = realloc(unzip->plain, capacity);
+            if (unzip->plain == NULL)
+                abort();
+        }
+        stream.next_out = (unsigned char *)unzip->plain + unzip->size;
+        stream.avail_out = (unsigned)(capacity - unzip->size);
+        r = inflate(&stream, Z_NO_FLUSH);
+        unzip->size = capacity - stream.avail_out;
+        if (r == Z_STREAM_END && stream.avail_in > 0)
+            r = inflateReset(&stream);
+    }
+    inflateEnd(&stream);
+    if (r != Z_STREAM_END)
+        unzip->why = r == Z_OK ? "it holds more than 16 MiB" : "it is damaged or cut off";
+}
+
+static void partition_done(struct partition *partition);
+
+static void on_unzipped(uv_work_t *work, int status)
+{
+    struct unzip *unzip = work->data;
+    struct partition *partition = unzip->partition;
+    struct hub *hub = partition->hub;
+    struct chunk *chunk = unzip->packed, *plain;
+
+    (void)status;
+    hub->jobs--;
+    partition->out = false;
+    if (unzip->why != NULL) {
+        log_line(LOG_WARN, "a gzip message cannot be unpacked; it travels as it is", "source", source_name(hub->host),
+                 "partition", partition->key, "offset", log_number(chunk->offset), "why", unzip->why, NULL);
+    } else {
+        plain = chunk_take(hub->host, unzip->size);
+        memcpy(plain->data, unzip->plain, unzip->size);
+        plain->size = unzip->size;
+        plain->offset = chunk->offset;
+        plain->whole = true;
+        chunk_drop(hub->host, chunk);
+        chunk = plain;
+    }
+    if (partition->leaving || hub->state != HUB_RUNNING) {
+        chunk_drop(hub->host, chunk);
+        partition_done(partition);
+    } else {
+        partition_offer(partition, chunk);
+    }
+    free(unzip->plain);
+    free(unzip);
+    hub_note_stopped(hub);
+}
+
+/* ---- Messages ------------------------------------------------------------------------------------------------------ */
+
+static bool hub_wants(const struct hub *hub)
+{
+    return hub->state == HUB_RUNNING && flow_is_open(hub->host) && hub->waiting_bytes < WAITING_MAX;
+}
+
+static void hub_take(struct hub *hub, const rd_kafka_message_t *message)
+{
+    struct partition *partition = partition_find(hub, rd_kafka_topic_name(message->rkt), message->partition);
+    const unsigned char *payload = message->payload;
+    struct waiting *waiting;
+
+    if (partition == NULL)                         /* given up meanwhile: its next owner reads it */
+        return;
+    hub_well(hub);
+    waiting = malloc(sizeof(*waiting));
+    if (waiting == NULL)
+        abort();
+    waiting->chunk = chunk_take(hub->host, message->len);
+    if (message->len > 0)                          /* a tombstone has no payload, and a place like any other */
+        memcpy(waiting->chunk->data, payload, message->len);
+    waiting->chunk->size = message->len;
+    waiting->chunk->offset = (uint64_t)message->offset;
+    waiting->chunk->whole = true;
+    waiting->packed = message->len > 2 && payload[0] == 0x1f && payload[1] == 0x8b;
+    hub->waiting_bytes += waiting->chunk->capacity;
+    STAILQ_INSERT_TAIL(&partition->waiting, waiting, entry);
+    partition_next(partition);
+}
+
+static void hub_take_event(struct hub *hub, rd_kafka_message_t *message)
+{
+    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+        hub_take(hub, message);
+    else if (message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+        hub_trouble(hub, message->err, rd_kafka_message_errstr(message));
+    rd_kafka_message_destroy(message);
+}
+
+static void hub_pause(struct hub *hub, bool pause)
+{
+    rd_kafka_topic_partition_list_t *parts;
+
+    if (rd_kafka_assignment(hub->consumer, &parts) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    if (pause)
+        rd_kafka_pause_partitions(hub->consumer, parts);
+    else
+        rd_kafka_resume_partitions(hub->consumer, parts);
+    rd_kafka_topic_partition_list_destroy(parts);
+    hub->paused = pause;
+}
+
+/* Callbacks (rebalance, commits, errors, log lines) run inside rd_kafka_consumer_poll(). */
+static void hub_poll(struct hub *hub)
+{
+    rd_kafka_message_t *message;
+
+    if (hub->state != HUB_RUNNING || hub->consumer == NULL)
+        return;
+    if (hub->paused && hub_wants(hub))
+        hub_pause(hub, false);
+    if (!hub->paused && !hub_wants(hub) && now_ms(hub) - hub->polled_ms > PAUSE_MS)
+        hub_pause(hub, true);
+    for (int i = 0; i < POLLS_PER_TURN && (hub->paused || hub_wants(hub)); i++) {
+        hub->polled_ms = now_ms(hub);
+        message = rd_kafka_consumer_poll(hub->consumer, 0);
+        if (message == NULL)
+            return;
+        hub_take_event(hub, message);
+    }
+    if (hub_wants(hub))
+        hub_wake(hub);                             /* the others get their turn, then we go on */
+}
+
+/* ---- Commits ------------------------------------------------------------------------------------------------------- */
+
+static void parts_add(rd_kafka_topic_partition_list_t *parts, struct partition *partition)
+{
+    uint64_t safe = stream_safe_position(partition->stream);
+
+    if (safe == partition->committed)
+        return;
+    rd_kafka_topic_partition_list_add(parts, partition->topic, partition->id)->offset = (int64_t)safe;
+    partition->committed = safe;
+}
+
+/* NULL: there is nothing new. */
+static rd_kafka_topic_partition_list_t *hub_uncommitted(struct hub *hub, bool only_leaving)
+{
+    rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(8);
+    struct partition *partition;
+
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        if (partition->stream != NULL && (partition->leaving || !only_leaving))
+            parts_add(parts, partition);
+    if (parts->cnt > 0)
+        return parts;
+    rd_kafka_topic_partition_list_destroy(parts);
+    return NULL;
+}
+
+static void hub_commit(struct hub *hub, bool only_leaving)
+{
+    rd_kafka_topic_partition_list_t *parts = hub_uncommitted(hub, only_leaving);
+
+    if (parts == NULL)
+        return;
+    rd_kafka_commit(hub->consumer, parts, 1);
+    rd_kafka_topic_partition_list_destroy(parts);
+}
+
+static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *parts, void *arg)
+{
+    struct hub *hub = arg;
+    struct partition *partition;
+
+    (void)consumer;
+    if (hub->reaping)
+        return;
+    if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR__NO_OFFSET) {
+        hub->commit_failed = false;
+        return;
+    }
+    for (int i = 0; parts != NULL && i < parts->cnt; i++) {
+        partition = partition_find(hub, parts->elems[i].topic, parts->elems[i].partition);
+        if (partition != NULL)
+            partition->committed = UINT64_MAX;     /* again, with the next ones */
+    }
+    if (!hub->commit_failed)
+        log_line(LOG_WARN, "offsets could not be committed, trying on: after a crash now, more would repeat", "source",
+                 source_name(hub->host), "error", rd_kafka_err2name(error), NULL);
+    hub->commit_failed = true;
+}
+
+/* ---- Given to us: where to begin ------------------------------------------------------------------------------------ */
+
+static void locate_free(struct locate *locate)
+{
+    rd_kafka_topic_partition_list_destroy(locate->parts);
+    if (locate->times != NULL)
+        rd_kafka_topic_partition_list_destroy(locate->times);
+    free(locate->bounds);
+    free(locate);
+}
+
+static void on_locate_work(uv_work_t *work)
+{
+    struct locate *locate = work->data;
+    rd_kafka_topic_partition_list_t *parts = locate->parts;
+
+    locate->error = rd_kafka_committed(locate->consumer, parts, REQUEST_MS);
+    for (int i = 0; i < parts->cnt && locate->error == 0; i++)
+        locate->error = rd_kafka_query_watermark_offsets(locate->consumer, parts->elems[i].topic, parts->elems[i].partition,
+                                                         &locate->bounds[i].low, &locate->bounds[i].high, REQUEST_MS);
+    if (locate->error == 0 && locate->times != NULL)
+        locate->error = rd_kafka_offsets_for_times(locate->consumer, locate->times, REQUEST_MS);
+}
+
+static void on_located(uv_work_t *work, int status);
+
+static void hub_locate(struct hub *hub)
+{
+    struct locate *locate = hub->locate;
+
+    locate->again_ms = 0;
+    locate->hub = hub;
+    locate->consumer = hub->consumer;
+    locate->work.data = locate;
+    if (locate->times != NULL)
+        for (int i = 0; i < locate->times->cnt; i++)
+            locate->times->elems[i].offset = hub->start_ms;
+    hub->jobs++;
+    uv_queue_work(source_loop(hub->host), &locate->work, on_locate_work, on_located);
+}
+
+static const struct known *known_find(const struct hub *hub, const char *key)
+{
+    for (size_t i = 0; i < hub->known_count; i++)
+        if (strcmp(hub->known[i].key, key) == 0)
+            return &hub->known[i];
+    return NULL;
+}
+
+/* For a partition that neither the group nor we have read before. */
+static int64_t hub_start(const struct hub *hub, const struct bounds *bounds, int64_t at_time)
+{
+    switch (hub->start_at) {
+    case START_EARLIEST:
+        return bounds->low;
+    case START_LATEST:
+        return bounds->high;
+    case START_TIME:
+        return at_time >= 0 ? at_time : bounds->high;
+    }
+    return bounds->low;
+}
+
+/* The one place that decides where a partition begins. */
+static int64_t partition_begin(struct hub *hub, const char *key, int64_t committed, const struct bounds *bounds,
+                               int64_t at_time)
+{
+    const struct known *known = known_find(hub, key);
+    int64_t place = committed >= 0 ? committed : known != NULL ? (int64_t)known->position : hub_start(hub, bounds, at_time);
+
+    if (place >= bounds->low && place <= bounds->high)
+        return place;
+    if (place > bounds->high)
+        log_line(LOG_ERROR, "the partition ends before our place: its topic was deleted and made again; reading from its "
+                 "beginning", "source", source_name(hub->host), "partition", key, "place",
+                 log_number((unsigned long long)place), "end", log_number((unsigned long long)bounds->high), NULL);
+    else
+        log_line(LOG_ERROR, "messages were deleted before we read them: a retention longer than our absence keeps them",
+                 "source", source_name(hub->host), "partition", key, "from", log_number((unsigned long long)place), "to",
+                 log_number((unsigned long long)bounds->low), NULL);
+    return bounds->low;
+}
+
+static void kafka_failed(struct hub *hub, rd_kafka_error_t *error)
+{
+    if (error == NULL)
+        return;
+    hub_trouble(hub, rd_kafka_error_code(error), rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+}
+
+static void on_located(uv_work_t *work, int status)
+{
+    struct locate *locate = work->data;
+    struct hub *hub = locate->hub;
+    rd_kafka_topic_partition_list_t *parts = locate->parts;
+
+    (void)status;
+    hub->jobs--;
+    if (hub->state != HUB_RUNNING) {
+        hub->locate = NULL;
+        locate_free(locate);
+        hub_note_stopped(hub);
+        return;
+    }
+    if (locate->error != 0) {
+        locate->again_ms = now_ms(hub) + RELOCATE_MS;
+        hub_trouble(hub, locate->error, "where our partitions begin cannot be asked");
+        return;
+    }
+    for (int i = 0; i < parts->cnt; i++) {
+        rd_kafka_topic_partition_t *part = &parts->elems[i];
+        char *key = partition_key(part->topic, part->partition);
+
+        part->offset = partition_begin(hub, key, part->offset, &locate->bounds[i],
+                                       locate->times != NULL ? locate->times->elems[i].offset : 0);
+        free(key);
+        partition_new(hub, part->topic, part->partition, (uint64_t)part->offset);
+    }
+    kafka_failed(hub, rd_kafka_incremental_assign(hub->consumer, parts));
+    if (hub->paused)
+        hub_pause(hub, true);
+    /* A group that begins at `latest` must find this very place again, if we die before the first message is safe. */
+    hub_commit(hub, false);
+    hub->locate = NULL;
+    locate_free(locate);
+    hub_wake(hub);
+}
+
+static void hub_assigned(struct hub *hub, const rd_kafka_topic_partition_list_t *parts)
+{
+    struct locate *locate = calloc(1, sizeof(*locate));
+
+    assert(hub->locate == NULL);                   /* librdkafka waits for our answer before it says more */
+    if (locate == NULL || (locate->bounds = calloc((size_t)parts->cnt + 1, sizeof(*locate->bounds))) == NULL)
+        abort();
+    locate->parts = rd_kafka_topic_partition_list_copy(parts);
+    if (hub->start_at == START_TIME)
+        locate->times = rd_kafka_topic_partition_list_copy(parts);
+    hub->locate = locate;
+    hub_locate(hub);
+}
+
+/* ---- Taken from us -------------------------------------------------------------------------------------------------- */
+
+static void known_forget(struct hub *hub, const char *key)
+{
+    for (size_t i = 0; i < hub->known_count; i++)
+        if (strcmp(hub->known[i].key, key) == 0)
+            hub->known[i].key[0] = '\0';
+}
+
+static void hub_give_up(struct hub *hub)
+{
+    rd_kafka_topic_partition_list_t *parts = hub->revoked;
+    struct partition *partition, *next;
+
+    hub->revoked = NULL;
+    hub_commit(hub, true);
+    kafka_failed(hub, rd_kafka_incremental_unassign(hub->consumer, parts));
+    rd_kafka_topic_partition_list_destroy(parts);
+    for (partition = TAILQ_FIRST(&hub->partitions); partition != NULL; partition = next) {
+        next = TAILQ_NEXT(partition, entry);
+        if (!partition->leaving)
+            continue;
+        known_forget(hub, partition->key);
+        partition->gone = true;
+        partition_done(partition);
+    }
+}
+
+/* Gives the revoked partitions up as soon as all that was read of them is safe, or time is over. */
+static void hub_drain(struct hub *hub)
+{
+    const struct partition *partition;
+
+    if (hub->revoked == NULL)
+        return;
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        if (partition->leaving && !partition->gone && now_ms(hub) < hub->drain_until_ms &&
+            (partition->out || stream_safe_position(partition->stream) < stream_position(partition->stream)))
+            return;
+    hub_give_up(hub);
+}
+
+static void hub_revoked(struct hub *hub, const rd_kafka_topic_partition_list_t *parts)
+{
+    bool lost = rd_kafka_assignment_lost(hub->consumer);
+
+    assert(hub->revoked == NULL);
+    hub->revoked = rd_kafka_topic_partition_list_copy(parts);
+    for (int i = 0; i < parts->cnt; i++) {
+        struct partition *partition = partition_find(hub, parts->elems[i].topic, parts->elems[i].partition);
+
+        if (partition == NULL)
+            continue;
+        partition->leaving = true;
+        partition_drop_waiting(partition);
+        if (lost)                                  /* others own it already: nothing of ours may be committed */
+            partition->committed = stream_safe_position(partition->stream);
+    }
+    hub->drain_until_ms = lost ? 0 : now_ms(hub) + DRAIN_MS;
+    hub_drain(hub);
+}
+
+static void on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *parts, void *arg)
+{
+    struct hub *hub = arg;
+
+    if (hub->reaping) {                            /* on the pool, while it closes: the loop's things are not ours to touch */
+        rd_kafka_error_t *failed = error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS
+            ? rd_kafka_incremental_assign(consumer, parts) : rd_kafka_incremental_unassign(consumer, parts);
+
+        if (failed != NULL)
+            rd_kafka_error_destroy(failed);
+        return;
+    }
+    log_line(LOG_NOTE, error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS ? "partitions are given to us" : "partitions go to others",
+             "source", source_name(hub->host), "topic", hub->topic, "partitions", log_number((unsigned)parts->cnt), NULL);
+    if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+        hub_assigned(hub, parts);
+    else
+        hub_revoked(hub, parts);
+}
+
+/* A message came back; or the partition is on its way out. */
+static void partition_done(struct partition *partition)
+{
+    struct hub *hub = partition->hub;
+
+    if (partition->out)
+        return;
+    if (partition->gone) {
+        stream_close(partition->stream, true);
+        partition_free(partition);
+    } else if (!partition->leaving) {
+        partition_next(partition);
+    }
+    if (hub->state == HUB_RUNNING && hub_wants(hub))
+        hub_wake(hub);
+}
+
+/* ---- The client ----------------------------------------------------------------------------------------------------- */
+
+static void on_error(rd_kafka_t *consumer, int error, const char *why, void *arg)
+{
+    struct hub *hub = arg;
+
+    (void)consumer;
+    if (!hub->reaping)
+        hub_trouble(hub, (rd_kafka_resp_err_t)error, why);
+}
+
+/* librdkafka's own lines, at most one in LOG_EVERY_MS: it says the same for every broker and attempt. */
+static void on_log(const rd_kafka_t *consumer, int level, const char *facility, const char *text)
+{
+    struct hub *hub = rd_kafka_opaque(consumer);
+
+    if (hub->reaping || (level <= 6 && now_ms(hub) < hub->log_after_ms)) {
+        hub->log_held++;
+        return;
+    }
+    log_line(level <= 4 ? LOG_WARN : level <= 6 ? LOG_NOTE : LOG_TRACE, text, "source", source_name(hub->host), "facility",
+             facility, "held", log_number(hub->log_held), NULL);
+    if (level > 6)
+        return;
+    hub->log_after_ms = now_ms(hub) + LOG_EVERY_MS;
+    hub->log_held = 0;
+}
+
+static const char *const hub_defaults[][2] = {
+    { "client.id", "penstock" },
+    { "enable.auto.commit", "false" },
+    { "enable.auto.offset.store", "false" },
+    { "auto.offset.reset", "earliest" },         /* for offsets deleted while we read; where we begin, we say ourselves */
+    { "partition.assignment.strategy", "cooperative-sticky" },
+    { "session.timeout.ms", "30000" },           /* Event Hubs: 6 s to 300 s */
+    { "allow.auto.create.topics", "false" },
+    { "socket.keepalive.enable", "true" },
+    { "check.crcs", "true" },
+    { "log.queue", "true" },
+    { "log.connection.close", "false" },         /* brokers close idle connections: no news */
+    { NULL, NULL },
+};
+
+/* Azure's load balancer forgets idle connections after 240 s. */
+static const char *const event_hubs_defaults[][2] = {
+    { "metadata.max.age.ms", "180000" },
+    { "connections.max.idle.ms", "180000" },
+    { NULL, NULL },
+};
+
+static const struct kafka_kept hub_kept[] = {
+    { "group.id",                      "use `group`" },
+    { "enable.auto.commit",            "offsets are committed when their records are safe" },
+    { "enable.auto.offset.store",      "offsets are committed when their records are safe" },
+    { "auto.offset.reset",             "use `start`" },
+    { "partition.assignment.strategy", "partitions are handed over one by one" },
+    { "queued.max.messages.kbytes",    "the memory budget sets it" },
+    { "fetch.max.bytes",               "the memory budget sets it" },
+    { "enable.partition.eof",          "ends are no news" },
+    { NULL, NULL },
+};
+
+/* Our defaults, then the user's properties, then what nobody may change. */
+static int hub_configure(rd_kafka_conf_t *conf, const struct hub *hub, struct pen_error *err)
+{
+    int r;
+
+    r = kafka_put_table(conf, hub_defaults, err);
+    if (r == 0 && kafka_client_is_event_hubs(&hub->client))
+        r = kafka_put_table(conf, event_hubs_defaults, err);
+    if (r == 0)
+        r = kafka_client_put_pairs(conf, &hub->client, hub_kept, err);
+    if (r == 0)
+        r = kafka_put(conf, "bootstrap.servers", hub->client.brokers, err);
+    if (r == 0)
+        r = kafka_put(conf, "group.id", hub->group, err);
+    if (r == 0)
+        r = kafka_put_number(conf, "queued.max.messages.kbytes", QUEUED_KBYTES, err);
+    if (r == 0)
+        r = kafka_put_number(conf, "fetch.max.bytes", FETCH_BYTES, err);
+    return r;
+}
+
+static int hub_connect(struct hub *hub, struct pen_error *err)
+{
+    static const uint64_t one = 1;
+    rd_kafka_topic_partition_list_t *topics;
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_queue_t *queue;
+    char text[256];
+    int r;
+
+    r = hub_configure(conf, hub, err);
+    if (r == 0)
+        r = kafka_client_put_login(conf, &hub->client, err);
+    if (r < 0)
+        goto fail;
+    rd_kafka_conf_set_opaque(conf, hub);
+    rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
+    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+    rd_kafka_conf_set_error_cb(conf, on_error);
+    rd_kafka_conf_set_log_cb(conf, on_log);
+    hub->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
+    if (hub->consumer == NULL) {
+        r = pen_error_set(err, UV_EINVAL, "%s", text);
+        goto fail;
+    }
+    rd_kafka_poll_set_consumer(hub->consumer);
+    queue = rd_kafka_queue_get_consumer(hub->consumer);
+    rd_kafka_set_log_queue(hub->consumer, queue);
+    rd_kafka_queue_io_event_enable(queue, hub->fd, &one, sizeof(one));
+    rd_kafka_queue_destroy(queue);
+    topics = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(topics, hub->topic, RD_KAFKA_PARTITION_UA);
+    rd_kafka_subscribe(hub->consumer, topics);
+    rd_kafka_topic_partition_list_destroy(topics);
+    return 0;
+fail:
+    rd_kafka_conf_destroy(conf);
+    return r;
+}
+
+/* ---- A new login ---------------------------------------------------------------------------------------------------- */
+
+static void on_reap(uv_work_t *work)
+{
+    struct hub *hub = work->data;
+
+    rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
+
+static void hub_connect_again(struct hub *hub)
+{
+    struct pen_error err = { 0 };
+
+    hub->state = HUB_RUNNING;
+    hub->renew_ms = 0;
+    if (hub_connect(hub, &err) == 0)
+        return;
+    log_line(LOG_ERROR, "no connection can be made", "source", source_name(hub->host), "why", err.text, NULL);
+    hub->renew_ms = now_ms(hub) + RENEW_MS;
+}
+
+static void on_reaped(uv_work_t *work, int status)
+{
+    struct hub *hub = work->data;
+
+    (void)status;
+    hub->consumer = NULL;
+    hub->reaping = false;
+    hub->jobs--;
+    if (hub->state == HUB_RENEWING)
+        hub_connect_again(hub);
+    hub_note_stopped(hub);
+}
+
+/* The client with the refused login goes, and with it what was assigned to it. */
+static void hub_renew(struct hub *hub)
+{
+    struct partition *partition, *next;
+
+    if (hub->jobs > 0 || hub->locate != NULL)
+        return;
+    if (hub->consumer == NULL) {
+        hub_connect_again(hub);
+        return;
+    }
+    for (partition = TAILQ_FIRST(&hub->partitions); partition != NULL; partition = next) {
+        next = TAILQ_NEXT(partition, entry);
+        partition->leaving = partition->gone = true;
+        partition_drop_waiting(partition);
+        partition_done(partition);
+    }
+    if (hub->revoked != NULL)
+        rd_kafka_topic_partition_list_destroy(hub->revoked);
+    hub->revoked = NULL;
+    hub->state = HUB_RENEWING;
+    hub->paused = false;
+    hub->reaping = true;
+    hub->reaper.data = hub;
+    hub->jobs++;
+    uv_queue_work(source_loop(hub->host), &hub->reaper, on_reap, on_reaped);
+}
+
+/* ---- Time ----------------------------------------------------------------------------------------------------------- */
+
+static void hub_note_ends(struct hub *hub)
+{
+    struct partition *partition;
+    int64_t low, high;
+
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        if (!partition->leaving && rd_kafka_get_watermark_offsets(hub->consumer, partition->topic, partition->id, &low,
+                                                                  &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
+            stream_set_end(partition->stream, (uint64_t)high);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct hub *hub = timer->data;
+
+    if (hub->state != HUB_RUNNING)
+        return;
+    if (hub->renew_ms > 0 && now_ms(hub) >= hub->renew_ms) {
+        hub_renew(hub);
+        return;
+    }
+    if (hub->consumer == NULL)
+        return;
+    hub_poll(hub);
+    if (hub->locate != NULL && hub->locate->again_ms > 0 && now_ms(hub) >= hub->locate->again_ms)
+        hub_locate(hub);
+    hub_drain(hub);
+    if (now_ms(hub) < hub->commit_ms)
+        return;
+    hub->commit_ms = now_ms(hub) + COMMIT_MS;
+    hub_commit(hub, false);
+    hub_note_ends(hub);
+}
+
+static void on_wake(uv_poll_t *poll, int status, int events)
+{
+    struct hub *hub = poll->data;
+    uint64_t count;
+
+    (void)status;
+    (void)events;
+    if (read(hub->fd, &count, sizeof(count)) < 0)
+        assert(errno == EAGAIN);
+    hub_poll(hub);
+}
+
+/* ---- The contract --------------------------------------------------------------------------------------------------- */
+
+static int hub_read_start(struct hub *hub, struct pen_error *err)
+{
+    int64_t ticks;
+
+    if (strcmp(hub->start, "earliest") == 0) {
+        hub->start_at = START_EARLIEST;
+    } else if (strcmp(hub->start, "latest") == 0) {
+        hub->start_at = START_LATEST;
+    } else if (pen_time_read((struct pen_span){ hub->start, strlen(hub->start) }, &ticks)) {
+        hub->start_at = START_TIME;
+        hub->start_ms = ticks / 10000;
+    } else {
+        return pen_error_set(err, UV_EINVAL, "start: expected earliest, latest or a time such as 2026-11-22T09:00:00Z");
+    }
+    return 0;
+}
+
+/* All but the login, whose secret this machine need not have. */
+static int hub_prove(const struct pen_conf *conf, struct pen_error *err)
+{
+    rd_kafka_conf_t *properties = rd_kafka_conf_new();
+    struct hub hub = { 0 };
+    int r = pen_conf_fill(conf, hub_options, &hub, err);
+
+    if (r == 0)
+        r = hub_read_start(&hub, err);
+    if (r == 0)
+        r = kafka_client_check(&hub.client, err);
+    if (r == 0)
+        r = hub_configure(properties, &hub, err);
+    rd_kafka_conf_destroy(properties);
+    return r;
+}
+
+static void hub_close(void *self)
+{
+    struct hub *hub = self;
+    struct partition *partition;
+
+    if (hub == NULL)
+        return;
+    assert(hub->jobs == 0 && hub->handles == 0);
+    while ((partition = TAILQ_FIRST(&hub->partitions)) != NULL)
+        partition_free(partition);
+    if (hub->consumer != NULL)                     /* open() failed half-way, or nobody called start() */
+        rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    if (hub->revoked != NULL)
+        rd_kafka_topic_partition_list_destroy(hub->revoked);
+    for (size_t i = 0; i < hub->known_count; i++)
+        free(hub->known[i].key);
+    free(hub->known);
+    if (hub->fd >= 0)
+        close(hub->fd);
+    free(hub);
+}
+
+static int hub_open(void **self, struct source_host *host, const struct pen_conf *conf, struct pen_error *err)
+{
+    struct hub *hub = calloc(1, sizeof(*hub));
+    int r;
+
+    if (hub == NULL)
+        abort();
+    hub->host = host;
+    hub->fd = -1;
+    TAILQ_INIT(&hub->partitions);
+    r = hub_prove(conf, err);
+    if (r == 0)
+        r = pen_conf_fill(conf, hub_options, hub, err);
+    if (r == 0)
+        r = hub_read_start(hub, err);
+    if (r < 0)
+        goto fail;
+    hub->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (hub->fd < 0) {
+        r = pen_error_set(err, -errno, "eventfd: %s", strerror(errno));
+        goto fail;
+    }
+    r = hub_connect(hub, err);                     /* begins to connect; finds a secret that cannot be read */
+    if (r < 0)
+        goto fail;
+    source_reserve(host, CLIENT_MEMORY);
+    *self = hub;
+    return 0;
+fail:
+    hub_close(hub);
+    return r;
+}
+
+static void on_known(void *arg, const struct cursor *cursor)
+{
+    struct hub *hub = arg;
+
+    hub->known = realloc(hub->known, (hub->known_count + 1) * sizeof(*hub->known));
+    if (hub->known == NULL || (hub->known[hub->known_count].key = strdup(cursor->key)) == NULL)
+        abort();
+    hub->known[hub->known_count++].position = cursor->position;
+}
+
+static void hub_on_start(void *self)
+{
+    struct hub *hub = self;
+
+    source_each_cursor(hub->host, on_known, hub);
+    kafka_client_warn(&hub->client, "source", source_name(hub->host));
+    hub->state = HUB_RUNNING;
+    hub->poll.data = hub->timer.data = hub;
+    uv_poll_init(source_loop(hub->host), &hub->poll, hub->fd);
+    uv_timer_init(source_loop(hub->host), &hub->timer);
+    hub->handles = 2;
+    uv_poll_start(&hub->poll, UV_READABLE, on_wake);
+    uv_timer_start(&hub->timer, on_tick, TICK_MS, TICK_MS);
+    hub_wake(hub);
+}
+
+static void hub_on_chunk(void *self, void *stream_self, struct chunk *chunk, size_t consumed)
+{
+    struct hub *hub = self;
+    struct partition *partition = stream_self;
+
+    (void)consumed;                                /* all of it, unless we stop: then it is read again */
+    chunk_drop(hub->host, chunk);
+    partition->out = false;
+    partition_done(partition);
+}
+
+static void hub_on_flow(void *self)
+{
+    hub_wake(self);
+}
+
+static void hub_note_stopped(struct hub *hub)
+{
+    void (*stopped)(void *arg) = hub->stopped;
+
+    if (hub->state != HUB_STOPPED || hub->jobs > 0 || stopped == NULL)
+        return;
+    hub->stopped = NULL;
+    stopped(hub->stopped_arg);
+}
+
+/* The client lives on until settle(): it must stay in its group to commit what becomes safe meanwhile. */
+static void hub_stop(void *self, void (*stopped)(void *arg), void *arg)
+{
+    struct hub *hub = self;
+    struct partition *partition;
+
+    hub->stopped = stopped;
+    hub->stopped_arg = arg;
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        partition_drop_waiting(partition);
+    if (hub->locate != NULL && hub->locate->again_ms > 0) {
+        locate_free(hub->locate);
+        hub->locate = NULL;
+    }
+    if (hub->handles > 0)
+        uv_timer_stop(&hub->timer);
+    hub->state = HUB_STOPPED;
+    hub_note_stopped(hub);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct hub *hub = handle->data;
+
+    if (--hub->handles == 0)
+        hub->settled(hub->settled_arg);
+}
+
+static void hub_close_handles(struct hub *hub)
+{
+    uv_close((uv_handle_t *)&hub->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&hub->timer, on_handle_closed);
+}
+
+/* The last offsets, then out of the group at once, so that others need not wait for our session's end. */
+static void on_settle_work(uv_work_t *work)
+{
+    struct hub *hub = work->data;
+
+    if (hub->trouble != 0) {
+        rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        return;
+    }
+    if (hub->last_offsets != NULL)
+        rd_kafka_commit(hub->consumer, hub->last_offsets, 0);
+    rd_kafka_consumer_close(hub->consumer);
+    rd_kafka_destroy(hub->consumer);
+}
+
+static void on_settled(uv_work_t *work, int status)
+{
+    struct hub *hub = work->data;
+
+    (void)status;
+    hub->jobs--;
+    hub->consumer = NULL;
+    if (hub->last_offsets != NULL)
+        rd_kafka_topic_partition_list_destroy(hub->last_offsets);
+    hub_close_handles(hub);
+}
+
+static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
+{
+    struct hub *hub = self;
+
+    hub->settled = settled;
+    hub->settled_arg = arg;
+    if (hub->consumer == NULL) {
+        hub_close_handles(hub);
+        return;
+    }
+    hub->last_offsets = hub_uncommitted(hub, false);
+    hub->reaping = true;
+    hub->reaper.data = hub;
+    hub->jobs++;
+    uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
+}
+
+const struct source_type event_hub_source = {
+    .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
+    .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
+};
+
+/* The same under the name that users of another Kafka look for. */
+const struct source_type kafka_source = {
+    .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
+    .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
+};
