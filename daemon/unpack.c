@@ -38,6 +38,8 @@ struct unpack {
     z_stream z;
     bool z_ready;
     ZSTD_DCtx *zstd;
+    size_t zstd_wants;               /* bytes of input, by its own word */
+    bool zstd_pending;               /* it may hold output that had no room */
 };
 
 /* ---- Input ----------------------------------------------------------------------------------------------------- */
@@ -173,6 +175,8 @@ static int link_begin(struct unpack *unpack, struct pen_error *err)
             ZSTD_DCtx_setParameter(unpack->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
         }
         ZSTD_DCtx_reset(unpack->zstd, ZSTD_reset_session_only);
+        unpack->zstd_wants = 1;
+        unpack->zstd_pending = false;
     } else {
         if (!unpack->z_ready && inflateInit2(&unpack->z, 16 + MAX_WBITS) != Z_OK)
             return pen_error_set(err, UV_ENOMEM, "out of memory");
@@ -183,8 +187,9 @@ static int link_begin(struct unpack *unpack, struct pen_error *err)
     return 1;
 }
 
-/* One turn of the decoder; the link's end clears in_link. Bytes written, or negative. */
-static ssize_t link_turn_gzip(struct unpack *unpack, char *data, size_t size, struct pen_error *err)
+/* One turn of the decoder: bytes written. The link's end clears in_link, damage is noted and comes after what this very
+ * turn has written. */
+static size_t link_turn_gzip(struct unpack *unpack, char *data, size_t size)
 {
     z_stream *z = &unpack->z;
     int r;
@@ -199,32 +204,41 @@ static ssize_t link_turn_gzip(struct unpack *unpack, char *data, size_t size, st
     if (r == Z_STREAM_END)
         unpack->in_link = false;
     else if (r != Z_OK && r != Z_BUF_ERROR)
-        return pen_error_set(err, r == Z_MEM_ERROR ? UV_ENOMEM : UV_EINVAL, "the gzip archive is damaged: %s",
-                             z->msg != NULL ? z->msg : "not to be unpacked");
-    return (ssize_t)(size - z->avail_out);
+        (void)pen_error_set(&unpack->damage, r == Z_MEM_ERROR ? UV_ENOMEM : UV_EINVAL, "the gzip archive is damaged: %s",
+                            z->msg != NULL ? z->msg : "not to be unpacked");
+    return size - z->avail_out;
 }
 
-static ssize_t link_turn_zstd(struct unpack *unpack, char *data, size_t size, struct pen_error *err)
+/* A call that ends in damage does not say what it wrote before. So zstd gets one block at a time, without the next one's
+ * head, and nothing while the last one is not all out. */
+static size_t link_turn_zstd(struct unpack *unpack, char *data, size_t size)
 {
-    ZSTD_inBuffer in = { unpack->input, unpack->filled, unpack->used };
+    size_t head = 3, left = unpack->filled - unpack->used, wants = unpack->zstd_wants;
+    ZSTD_inBuffer in = { unpack->input + unpack->used, wants > head ? wants - head : wants, 0 };
     ZSTD_outBuffer out = { data, size, 0 };
-    size_t r = ZSTD_decompressStream(unpack->zstd, &out, &in);
+    size_t r;
 
-    unpack->used = in.pos;
-    if (ZSTD_isError(r))
-        return pen_error_set(err, UV_EINVAL, "the zstd archive is damaged: %s", ZSTD_getErrorName(r));
-    if (r == 0)
-        unpack->in_link = false;
-    return (ssize_t)out.pos;
+    if (in.size > left)
+        in.size = left;
+    if (unpack->zstd_pending)
+        in.size = 0;
+    r = ZSTD_decompressStream(unpack->zstd, &out, &in);
+    if (ZSTD_isError(r)) {
+        (void)pen_error_set(&unpack->damage, UV_EINVAL, "the zstd archive is damaged: %s", ZSTD_getErrorName(r));
+        return 0;
+    }
+    unpack->used += in.pos;
+    unpack->zstd_wants = r;
+    unpack->zstd_pending = out.pos == size;
+    unpack->in_link = r > 0;
+    return out.pos;
 }
 
 static ssize_t packed_read(struct unpack *unpack, char *data, size_t size, struct pen_error *err)
 {
-    size_t done = 0;
+    size_t done = 0, n;
 
     while (done < size && unpack->damage.code == 0) {
-        bool starved;
-        ssize_t n;
         int r;
 
         if (!unpack->in_link) {
@@ -234,14 +248,16 @@ static ssize_t packed_read(struct unpack *unpack, char *data, size_t size, struc
         }
         /* The decoder may still hold output when the input is used up: ask it before the file's end counts. */
         r = input_fill(unpack, 1);
-        starved = r == 0;
-        n = r < 0 ? pen_error_set(&unpack->damage, r, "cannot read: %s", uv_strerror(r))
-            : unpack->format == UNPACK_ZSTD ? link_turn_zstd(unpack, data + done, size - done, &unpack->damage)
-                                            : link_turn_gzip(unpack, data + done, size - done, &unpack->damage);
-        if (n < 0 || (starved && n == 0))
+        if (r < 0) {
+            (void)pen_error_set(&unpack->damage, r, "cannot read: %s", uv_strerror(r));
             break;
-        done += (size_t)n;
-        unpack->position += (uint64_t)n;
+        }
+        n = unpack->format == UNPACK_ZSTD ? link_turn_zstd(unpack, data + done, size - done)
+                                          : link_turn_gzip(unpack, data + done, size - done);
+        done += n;
+        unpack->position += n;
+        if (r == 0 && n == 0)
+            break;
     }
     /* What was unpacked before the damage is good and goes first. */
     if (done > 0 || unpack->damage.code == 0)

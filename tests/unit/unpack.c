@@ -199,6 +199,30 @@ static void test_damage(void **state)
     }
 }
 
+/* A bad checksum stands behind all there is: nothing of it may be lost, however much is asked for at once. */
+static void test_damage_costs_nothing_before_it(void **state)
+{
+    static const size_t steps[] = { 777, TEXT_SIZE, TEXT_SIZE + 1000 };
+    static char out[TEXT_SIZE + 1000];
+
+    (void)state;
+    for (size_t format = 1; format < 3; format++) {
+        size_t size = packs[format - 1](packed, text, TEXT_SIZE), good;
+
+        packed[size - 1] ^= 0x40;
+        put(packed, size);
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+            struct unpack *unpack = unpack_of((enum unpack_format)format);
+
+            good = 0;
+            assert_int_equal(read_all(unpack, out, steps[i], &good), UV_EINVAL);
+            assert_int_equal(good, TEXT_SIZE);
+            assert_memory_equal(out, text, TEXT_SIZE);
+            unpack_free(unpack);
+        }
+    }
+}
+
 /* A frame that wants more memory than we give is refused, not obeyed. */
 static void test_zstd_window_is_bounded(void **state)
 {
@@ -277,8 +301,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(same_bytes), TEST(seeks), TEST(grows), TEST(damage), TEST(zstd_window_is_bounded), TEST(pipe),
-        TEST(format_of_a_file_that_was_empty),
+        TEST(same_bytes), TEST(seeks), TEST(grows), TEST(damage), TEST(damage_costs_nothing_before_it),
+        TEST(zstd_window_is_bounded), TEST(pipe), TEST(format_of_a_file_that_was_empty),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
