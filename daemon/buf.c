@@ -80,6 +80,8 @@ void buf_real(struct buf *buf, double value)
             break;
     }
     buf_add(buf, text, (size_t)size);
+    if (value == 0 && size == 2)     /* "-0" would read back as the integer 0 */
+        BUF_LITERAL(buf, ".0");
 }
 
 /* Length of the valid UTF-8 sequence at s (Unicode's table 3-7), or 0. */

@@ -27,6 +27,8 @@ static void test_numbers(void **state)
     expect(&buf, "0.1");
     buf_real(&buf, 1.0 / 3);
     expect(&buf, "0.3333333333333333");
+    buf_real(&buf, -0.0);
+    expect(&buf, "-0.0");
     buf_free(&buf);
 }
 
