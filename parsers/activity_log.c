@@ -158,7 +158,7 @@ static struct pen_span segment_before(struct pen_span path, size_t *end)
     for (from = to; from > 0 && path.data[from - 1] != '/'; from--)
         ;
     *end = from > 0 ? from - 1 : 0;
-    return (struct pen_span){ path.data + from, to - from };
+    return to > 0 ? (struct pen_span){ path.data + from, to - from } : path;
 }
 
 static const char *action_type(struct pen_span action)
