@@ -115,6 +115,14 @@ void azure_use(struct azure_object *object, const char *name)
         member->used = true;
 }
 
+void azure_unuse(struct azure_object *object, const char *name)
+{
+    struct azure_member *member = object_find(object, name);
+
+    if (member != NULL)
+        member->used = false;
+}
+
 /* The half of {"value":…,"localizedValue":…} that says something; `value` first, as the other depends on who asked. */
 static struct pen_json worded(const struct pen_json *node)
 {

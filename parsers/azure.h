@@ -39,6 +39,8 @@ bool azure_open_properties(struct azure_object *properties, struct azure_object 
 /* The member, without counting it as used, or missing. */
 struct pen_json azure_peek(const struct azure_object *object, const char *name);
 void azure_use(struct azure_object *object, const char *name);
+/* Takes that back: what one event of a record says elsewhere, another may have to keep. */
+void azure_unuse(struct azure_object *object, const char *name);
 /* A member's text: of a text or another scalar, or of the `value` in {"value":…,"localizedValue":…}. Used where there is
  * one. Empty texts and nulls are none, but used. */
 struct pen_span azure_text(struct azure_object *object, const char *name);

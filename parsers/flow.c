@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define TICKS_A_SECOND INT64_C(10000000)
 
@@ -137,21 +138,32 @@ static bool is_bare_mac(struct pen_span text)
     return text.size == 12;
 }
 
+static bool mac_differs(const struct flow *flow, struct pen_span mac)
+{
+    struct pen_span other = pen_json_value(&flow->mac_of_record);
+
+    if (other.data == NULL)
+        return flow->mac_of_record.tree != NULL;
+    return other.size != mac.size || (mac.size > 0 && strncasecmp(other.data, mac.data, mac.size) != 0);
+}
+
 /* A MAC is made ready once, so that setting it for each tuple copies nothing. */
 void flow_set_mac(struct flow *flow, struct pen_span mac)
 {
-    bool bad = !is_bare_mac(mac);
+    bool bad = !is_bare_mac(mac), differs = mac_differs(flow, mac);
     char *plain = bad ? NULL : pen_out_alloc(flow->out, 18);
 
-    flow->mac = flow->mac_written = mac;
+    flow->mac = mac;
     if (plain != NULL) {
         snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
                  mac.data + 8, mac.data + 10);
         flow->mac = (struct pen_span){ plain, 17 };
     }
-    if (bad || flow->mac_bad)        /* what event_add_bad_mac() has to say is of this group only */
+    /* What is to be said of a bad or of another MAC is of this group only. */
+    if (bad || flow->mac_bad || differs != flow->mac_differs)
         flow->event = NULL;
     flow->mac_bad = bad;
+    flow->mac_differs = differs;
 }
 
 void flow_take_version(struct flow *flow, struct pen_event *event, struct azure_object *object, const char *name,
@@ -311,6 +323,14 @@ static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
     event_set_counters(event, tuple->counters);
 }
 
+/* A member of the record for a broken piece. It doesn't count as used: the events of good tuples may have to keep it. */
+static bool broken_take(const struct flow *flow, struct pen_event *event, enum pen_field field, const char *name)
+{
+    struct pen_json member = azure_peek(&flow->top, name);
+
+    return pen_set_node(event, field, &member);
+}
+
 void flow_emit_broken(struct flow *flow, const struct pen_json *piece, const char *why)
 {
     struct pen_event *event = pen_out_event(flow->out, PEN_UNKNOWN);
@@ -323,10 +343,10 @@ void flow_emit_broken(struct flow *flow, const struct pen_json *piece, const cha
         pen_set_json(event, PEN_RAW, piece);
     pen_set_text(event, PEN_TROUBLE,
                  pen_out_text(flow->out, "flows[%zu] group %zu tuple %zu: %s", flow->element, flow->group, flow->tuple, why));
-    azure_take(&flow->top, event, PEN_TIME_GENERATED, "time");
-    azure_take(&flow->top, event, PEN_CATEGORY, "category");
-    if (!azure_take(&flow->top, event, PEN_RESOURCE_ID, "resourceId"))
-        azure_take(&flow->top, event, PEN_RESOURCE_ID, "targetResourceID");
+    broken_take(flow, event, PEN_TIME_GENERATED, "time");
+    broken_take(flow, event, PEN_CATEGORY, "category");
+    if (!broken_take(flow, event, PEN_RESOURCE_ID, "resourceId"))
+        broken_take(flow, event, PEN_RESOURCE_ID, "targetResourceID");
     pen_set_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
     flow->full = pen_out_emit(flow->out, event) != PEN_PARSED;
 }

@@ -2,7 +2,8 @@
  * flow.h - what NSG and VNet flow logs have in common: one record holds many tuples, each becomes one event.
  *
  * What all events of a record share is set once; between two emissions only the tuple's own fields change. This is the
- * busiest loop of the program. A tuple that cannot be read costs itself only: it travels as an unknown event that holds
+ * busiest loop of the program. But a record may come in several passes (pen_out_skip()), so what an event says must never
+ * depend on which tuples were made before it. A tuple that cannot be read costs itself only: it travels as an unknown event that holds
  * its text and says where it was, and its neighbours go on.
  */
 #ifndef PARSERS_FLOW_H
@@ -44,8 +45,8 @@ struct flow {
     struct azure_object properties;  /* NSG only */
     struct pen_event *event;         /* NULL: to be made anew for the next tuple */
     struct pen_span mac;             /* of the interface, as a MAC field holds it, or as written where it is none */
-    struct pen_span mac_written;
-    bool mac_bad;
+    struct pen_json mac_of_record;   /* NSG: what the group's own may differ from */
+    bool mac_bad, mac_differs;       /* the present group's */
     struct pen_span rule, acl;
     struct pen_json element_node, group_node;   /* for the members nobody knows */
     bool odd;                        /* the present group or its element has such members */

@@ -12,8 +12,6 @@
  */
 #include "parsers/flow.h"
 
-#include <strings.h>
-
 #define FIELDS_V1 8
 #define FIELDS_V2 13
 
@@ -52,22 +50,18 @@ static const char *nsg_flow_read(struct flow_tuple *tuple)
     return flow_read_counters(tuple, 9);
 }
 
-static bool same_text(struct pen_span a, struct pen_span b)
-{
-    return a.size == b.size && (a.size == 0 || strncasecmp(a.data, b.data, a.size) == 0);
-}
-
 static void nsg_flow_describe(struct flow *flow, struct pen_event *event)
 {
     struct azure_object *top = &flow->top;
     struct pen_span resource = azure_text(top, "resourceId");
-    struct pen_json mac = azure_peek(top, "macAddress");
     struct azure_id id = azure_id_split(flow->out, resource);
 
     azure_take(top, event, PEN_LOG_TIME, "time");
     azure_take(top, event, PEN_CATEGORY, "category");
     azure_use(top, "operationName");                 /* says no more than the category */
-    if (same_text(pen_json_value(&mac), flow->mac_written))
+    if (flow->mac_differs)
+        azure_unuse(top, "macAddress");
+    else
         azure_use(top, "macAddress");                /* nor this than the group's own */
     flow_take_version(flow, event, &flow->properties, "Version", "NSG");
     if (pen_set_text(event, PEN_DVC_ID, resource))
@@ -121,6 +115,7 @@ static enum pen_parsed nsg_flow_parse(void *self, const struct pen_record *recor
     (void)self;
     flow_begin(&flow, record, out, nsg_flow_read, nsg_flow_describe);
     azure_open_member(&flow.properties, &flow.top, "properties");
+    flow.mac_of_record = azure_peek(&flow.top, "macAddress");
     mac = azure_find_text(record->json, "macAddress");
     flows = azure_peek(&flow.properties, "flows");
     azure_use(&flow.properties, "flows");

@@ -144,6 +144,28 @@ static void what_is_no_mac_is_kept_with_its_own_group_only(void **state)
     (void)state;
 }
 
+/* Nor may it depend on the groups before: a second pass over the record does not see them. */
+static void the_records_own_mac_is_kept_where_the_groups_is_another(void **state)
+{
+    static const char own[] = "{\"mac\":\"6045BDEC2532\",\"flowTuples\":[\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\"]}";
+    static const char other[] = "{\"mac\":\"3022BDEC2532\",\"flowTuples\":[\"1487282421,10.0.0.1,10.0.0.3,1,2,T,I,A\"]}";
+    char text[1024];
+
+    (void)state;
+    for (int first = 0; first < 2; first++) {
+        struct parsed parsed;
+        const char *second;
+
+        snprintf(text, sizeof text, "{\"category\":\"NetworkSecurityGroupFlowEvent\",\"macAddress\":\"6045BDEC2532\","
+                 "\"properties\":{\"flows\":[{\"rule\":\"r\",\"flows\":[%s,%s]}]}}", first ? other : own, first ? own : other);
+        parsed = parse_text(text);
+        assert_int_equal(parsed.events, 2);
+        second = strstr(parsed.text.data, "--\n") + 3;
+        assert_true((strstr(second, "+macAddress=6045BDEC2532") != NULL) == (first == 0));
+        parsed_free(&parsed);
+    }
+}
+
 static void no_traffic_is_no_event(void **state)
 {
     struct parsed parsed = parse_text("{\"category\":\"NetworkSecurityGroupFlowEvent\",\"properties\":{\"flows\":[{\"rule\":\"a\",\"flows\":[]}]}}");
@@ -303,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_broken_tuple_costs_itself_only),
         cmocka_unit_test(a_broken_part_of_the_structure_costs_itself_only),
         cmocka_unit_test(what_is_no_mac_is_kept_with_its_own_group_only),
+        cmocka_unit_test(the_records_own_mac_is_kept_where_the_groups_is_another),
         cmocka_unit_test(no_traffic_is_no_event),
         cmocka_unit_test(a_record_without_flows_is_malformed),
         cmocka_unit_test(a_vnet_tuple_is_mapped),
