@@ -36,8 +36,6 @@
 /* A candidate for the next record is judged by this much around it, so that the judgement doesn't depend on the chunk. */
 #define LOOK_BACK 64
 #define LOOK_AHEAD 128
-/* A moving end is two bytes and some blanks; what is held back beyond this is none. */
-#define HELD_MAX 4096
 
 /* What one step did: found something, starved, or moved on. */
 enum step {
@@ -395,7 +393,7 @@ static enum framer_found framer_end(struct framer *framer)
         framer_commit(framer);
         return FRAMER_DONE;
     }
-    if (!framer->held || !moving_end || framer->at - framer->consumed > HELD_MAX)
+    if (!framer->held || !moving_end || framer->at - framer->consumed > FRAMER_HELD_MAX)
         framer_commit(framer);
     return FRAMER_MORE;
 }

@@ -21,6 +21,7 @@
 #define FRAMER_NESTING 4             /* envelopes and arrays open at once */
 #define FRAMER_DEPTH 1024            /* brackets open inside one record */
 #define FRAMER_RECORD_MIN 1024       /* the least record_max; less is taken as this */
+#define FRAMER_HELD_MAX 4096         /* a moving end is two bytes and some blanks; what is held back beyond this is none */
 #define FRAMER_BEGINNING 4096        /* what is kept of an oversize record */
 
 enum framer_found {
@@ -71,7 +72,8 @@ struct framer {                      /* all private but for the functions below 
 };
 
 /* A stream's beginning is offset 0 with word 0. `final`: nothing will ever follow the chunk. A chunk that can hold
- * record_max + 1 bytes never starves. record_max is kept within FRAMER_RECORD_MIN and 1 GiB. */
+ * record_max + 1 bytes behind closing brackets that are held, FRAMER_HELD_MAX at most, never starves. record_max is kept
+ * within FRAMER_RECORD_MIN and 1 GiB. */
 void framer_begin(struct framer *framer, uint64_t word, const char *data, size_t size, uint64_t offset, bool final,
                   size_t record_max);
 enum framer_found framer_next(struct framer *framer, struct framer_piece *piece);
