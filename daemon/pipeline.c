@@ -269,6 +269,13 @@ static size_t batch_bytes(const struct pipeline *pipeline)
     return pipeline->budget.held > others ? pipeline->budget.held - others : 0;
 }
 
+/* As far out as they will go: what a sink in trouble has in flight stays until that sink is well again. Half as much once
+ * more for the batches' indices. */
+static bool batches_are_out(const struct pipeline *pipeline)
+{
+    return batch_bytes(pipeline) <= pipeline->window_bytes + pipeline->window_bytes / 2;
+}
+
 static size_t big_need(const struct pipeline *pipeline, const struct stream *stream)
 {
     size_t size = stream->chunk->size - stream->chunk_at, most = pipeline->settings->daemon.record_max;
@@ -280,9 +287,8 @@ static bool big_fits(const struct pipeline *pipeline, const struct stream *strea
 {
     if (pipeline->big_stream != NULL)
         return pipeline->big_stream == stream && batch_bytes(pipeline) < pipeline->budget.total / 8;
-    /* As far out as it will go: what a sink in trouble has in flight stays until that sink is well again. */
     return pipeline->budget.held + big_need(pipeline, stream) <= pipeline->budget.total ||
-        (pipeline->jobs_running == 0 && batch_bytes(pipeline) <= pipeline->window_bytes);
+        (pipeline->jobs_running == 0 && batches_are_out(pipeline));
 }
 
 static void big_take(struct pipeline *pipeline, struct stream *stream)
@@ -440,8 +446,9 @@ void stream_offer(struct stream *stream, struct chunk *chunk)
 static void pipeline_flow(struct pipeline *pipeline)
 {
     const struct budget *budget = &pipeline->budget;
-    /* Chunks that wait for the flow to open must not be what keeps it closed. */
-    bool only_chunks = batch_bytes(pipeline) == 0 && pipeline->big_stream == NULL;
+    /* Chunks that wait for the flow to open must not be what keeps it closed, not even together with what sinks in trouble
+     * have in flight: that may stay for ever, and the other sinks would wait for it. */
+    bool only_chunks = batches_are_out(pipeline) && pipeline->big_stream == NULL;
 
     if (pipeline->big_waits)                       /* for what is in batches: they need not be full to leave */
         for (uint32_t i = 0; i < pipeline->outlet_count; i++)

@@ -2,9 +2,10 @@
 import json
 
 from penstock import total, wait_until
-from records import write_activity, write_alerts, write_nsg
+from records import Made, write_activity, write_alerts, write_nsg
 
 LIFE = {'flush': '100ms'}
+AWAY = {**LIFE, 'spool_after': '200ms', 'retry_min': '50ms', 'retry_max': '300ms'}
 
 
 def test_sources_and_events_narrow_a_sink(tmp_path, far_end, penstock):
@@ -42,3 +43,19 @@ def test_one_source_in_two_schemas(tmp_path, far_end, penstock):
     assert sorted(map(json.dumps, raw)) == sorted(map(json.dumps, json.loads((tmp_path / 'logs' / 'n.json').read_bytes())['records']))
     assert daemon.counters()[('flows', 'asim')]['delivered'] == flows.events
     assert daemon.counters()[('flows', 'raw')]['delivered'] == flows.records
+
+
+def test_a_far_end_that_is_down_does_not_stop_the_others(penstock, far_end, tmp_path):
+    """Chunks fill the memory while one sink's window is full for good: the other still gets all of it."""
+    logs = tmp_path / 'logs'
+    logs.mkdir()
+    made = Made()
+    for n in range(32):
+        made.add(write_activity(logs / f'{n}.json', 20, seed=n))
+    daemon = penstock(('source logs', {'type': 'file', 'path': logs / '*.json', 'chunk': '8M'}),
+                      far_end.sink(**LIFE),
+                      far_end.sink('away', endpoint='https://127.0.0.1:1', **AWAY)).start()
+    wait_until(lambda: far_end.distinct() >= made.events, 60, f'{made.events} events to arrive', daemon)
+    assert daemon.stop() == 0
+    counters = daemon.counters()
+    assert total(counters, 'delivered', sink='sentinel') == total(counters, 'spooled', sink='away') == made.events
