@@ -503,7 +503,8 @@ static bool road_spills(const struct outlet *outlet)
         oldest = TAILQ_FIRST(&outlet->inbox);
     if (outlet->stopping && now_ms(outlet) >= outlet->deliver_until_ms)
         return oldest != NULL || outlet->flying_count > 0;
-    return oldest != NULL && now_ms(outlet) - oldest->sealed_ms >= outlet->settings->spool_after_ms;
+    return oldest != NULL && now_ms(outlet) >= outlet->disk_hold_until_ms &&
+        now_ms(outlet) - oldest->sealed_ms >= outlet->settings->spool_after_ms;
 }
 
 /* OPEN to SPOOLING: what flies, or stands before something that flies, is written and kept; the rest goes back to the

@@ -2,8 +2,10 @@
  * Promise: whatever a far end answers, every message is delivered, dead with its reason, or dropped by rule; the ledger
  * adds up at every moment, order holds with one batch in flight, and a run is let go only when all of it is safe.
  */
+#include "daemon/io.h"
 #include "daemon/outlet.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -426,6 +428,46 @@ static void test_full_spool_waits(void **state)
     bench_close();
 }
 
+static int sync_fails(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return -1;
+}
+
+/* A disk that takes nothing, and a far end that is away: between two tries of the disk the road is open, and stays so,
+ * rather than change to and fro with every turn of the loop. When the disk is well, all goes its way. */
+static void test_a_disk_in_trouble_is_left_alone(void **state)
+{
+    struct io faulty = *io;
+    const struct io *well = io;
+    uint64_t since;
+
+    (void)state;
+    bench.settings.spool_after_ms = 1;
+    fake.down = true;
+    bench_open(1);
+    faulty.fdatasync = sync_fails;
+    io = &faulty;
+    put(300);
+    while (outlet_state(bench.outlet) != OUTLET_SPOOLING)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    while (outlet_state(bench.outlet) != OUTLET_OPEN)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    since = uv_now(&bench.loop);
+    while (uv_now(&bench.loop) - since < 100) {
+        assert_int_equal(outlet_state(bench.outlet), OUTLET_OPEN);
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+        outlet_pump(bench.outlet);
+    }
+    io = well;
+    turn_until_spooled(300);
+    fake.down = false;
+    turn_until_idle();
+    assert_in_order(0, 300);
+    bench_close();
+}
+
 /* A cap far below an ordinary segment: the oldest go, counted, what came last is delivered, and nothing waits. */
 static void test_full_spool_drops_the_oldest(void **state)
 {
@@ -605,6 +647,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_full_spool_waits, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_disk_in_trouble_is_left_alone, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_full_spool_drops_the_oldest, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
