@@ -14,7 +14,11 @@
  * retry) is written first and stays in memory as well, `keep`; what comes behind is written and forgotten. The outlet is
  * OPEN again when the spool is empty.
  *
- * What *safe* means is known to one function, part_is_safe(): on disk and synced, or at its end.
+ * What *safe* means is known to one function, batch_safe(): on disk and synced, or at its end.
+ *
+ * tests/model/outlet.pml is this file's protocol, with these states and names, checked in every state it can reach. A part
+ * there is in one of INBOX, APPENDING (an append has it from the inbox), READY, FLYING, LANDED (`late`: its answer waits
+ * for the append), DEAD, BURYING.
  *
  * If we die at any instruction: parts in memory were never safe, their runs hold the cursors, the records are read again;
  * parts on disk are read back in order. Either repeats with the same event ids and loses nothing.

@@ -10,7 +10,8 @@
  * early and the same chunk is queued again; so is one that meets a big record, which must have the budget to itself.
  *
  * Memory: one number, budget.held, holds chunks, workers, batches and what the sinks' libraries may take. At the upper
- * mark the flow closes: no reads, no new jobs. At the lower one it opens. Jobs that run may overdraw by their output.
+ * mark the flow closes: no reads, no new jobs. At the lower one it opens, or when no more is in batches than the windows
+ * hold. Jobs that run may overdraw by their output. tests/model/flow.pml asks whether every pause ends.
  */
 #include "daemon/pipeline.h"
 

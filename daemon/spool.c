@@ -20,6 +20,9 @@
  *   reader that meets a bad head or payload looks for the next good head, so only damaged frames are lost.
  *   after a frame was settled, before the place was saved: it is sent again, with the same event ids.
  *   while a segment is unlinked: it is gone or still there; if it is, the saved place says it is done.
+ *
+ * In tests/model/outlet.pml a job on the pool is IDLE, RUNNING, SYNCED (the loop has not heard of it) or FAILED; the frames
+ * that spool_append_done() has counted are `known` there, those of an append under way are `written`.
  */
 #include "daemon/spool.h"
 

@@ -1,4 +1,9 @@
-/* stream.c - see stream.h. */
+/*
+ * stream.c - see stream.h.
+ *
+ * tests/model/outlet.pml has the cursor (`cursor`, safe in memory; `pending_cursor`, collected into a transaction with the
+ * spool's place; `saved_cursor`, committed) and asks after every save whether all before it is safe.
+ */
 #include "daemon/stream.h"
 
 #include "daemon/log.h"

@@ -284,7 +284,7 @@ inline spool_place(into)
 
 /* ---- Safe, and the end of a message ---- */
 
-/* part_is_safe: on disk and synced, or at its end. The cursor moves over the unbroken front. */
+/* batch_safe(): on disk and synced, or at its end. The cursor moves over the unbroken front. */
 inline records_safe(from, size)
 {
     released = released | all(from, size);
