@@ -2,6 +2,7 @@
 #include "daemon/cursor.h"
 
 #include "daemon/io.h"
+#include "daemon/vfs.h"
 
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -47,7 +48,7 @@ int cursors_open(struct cursors **ret, const char *path, struct pen_error *err)
 
     if (cursors == NULL)
         abort();
-    if (sqlite3_open_v2(path, &cursors->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(path, &cursors->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs_name()) != SQLITE_OK) {
         r = pen_error_set(err, UV_EIO, "%s: %s", path, sqlite3_errmsg(cursors->db));
         goto fail;
     }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -88,6 +89,23 @@ int io_write_full(int fd, const void *from, size_t size, uint64_t offset)
         done += (size_t)r;
     }
     return 0;
+}
+
+int io_sync_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd, r = 0;
+
+    if (folder == NULL)
+        abort();
+    fd = io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0 || io->fsync(fd) < 0)
+        r = -errno;
+    if (fd >= 0)
+        io->close(fd);
+    free(folder);
+    return r;
 }
 
 int64_t io_now_ticks(void)

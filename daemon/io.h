@@ -42,6 +42,8 @@ extern const struct io io_posix;
 /* Bytes read, fewer only at the end of the file; negative libuv code on trouble. */
 ssize_t io_read_full(int fd, void *into, size_t size, uint64_t offset);
 int io_write_full(int fd, const void *from, size_t size, uint64_t offset);
+/* Syncs the folder that `path` lies in: what was made or removed there stays so. */
+int io_sync_folder(const char *path);
 /* The wall clock, 100 ns since 1970. */
 int64_t io_now_ticks(void);
 
