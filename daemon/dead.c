@@ -80,7 +80,8 @@ int dead_append(const char *path, const char *sink, struct part *const *parts, u
     r = io_write_full(fd, lines.data, lines.size, (uint64_t)st.st_size);
     if (r == 0 && io->fdatasync(fd) < 0)
         r = -errno;
-    if (r == 0 && st.st_size == 0)
+    /* A file that is there may have been made by a process that died before this line: its folder is synced every time. */
+    if (r == 0)
         r = dead_sync_folder(path);
     if (r < 0 && io->ftruncate(fd, st.st_size) < 0)
         r = -errno;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,10 +94,15 @@ int io_write_full(int fd, const void *from, size_t size, uint64_t offset)
 
 int io_sync_folder(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    size_t length = strlen(path);
+    const char *slash;
+    char *folder;
     int fd, r = 0;
 
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    slash = memrchr(path, '/', length);
+    folder = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     if (folder == NULL)
         abort();
     fd = io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -106,6 +112,19 @@ int io_sync_folder(const char *path)
         io->close(fd);
     free(folder);
     return r;
+}
+
+int io_make_folder(const char *path)
+{
+    bool made = io->mkdirat(AT_FDCWD, path, 0700) == 0;
+    int r;
+
+    if (!made && errno != EEXIST)
+        return -errno;
+    /* One that is there may have been made by a process that died before this line. Where the folder above may not even be
+     * opened, it was somebody else, long ago. */
+    r = io_sync_folder(path);
+    return !made && r == -EACCES ? 0 : r;
 }
 
 int64_t io_now_ticks(void)

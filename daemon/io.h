@@ -44,6 +44,8 @@ ssize_t io_read_full(int fd, void *into, size_t size, uint64_t offset);
 int io_write_full(int fd, const void *from, size_t size, uint64_t offset);
 /* Syncs the folder that `path` lies in: what was made or removed there stays so. */
 int io_sync_folder(const char *path);
+/* Makes the folder, for its owner alone, if it is not there, and sees to it that it stays. */
+int io_make_folder(const char *path);
 /* The wall clock, 100 ns since 1970. */
 int64_t io_now_ticks(void);
 

@@ -636,8 +636,9 @@ static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
     for (size_t i = 0; i < sizeof(folders) / sizeof(*folders) && r == 0; i++) {
         if (asprintf(&path, "%s%s", dir, folders[i]) < 0)
             abort();
-        if (mkdir(path, 0700) < 0 && errno != EEXIST)
-            r = pen_error_set(err, -errno, "%s cannot be made: %s", path, strerror(errno));
+        r = io_make_folder(path);
+        if (r < 0)
+            pen_error_set(err, r, "%s cannot be made: %s", path, strerror(-r));
         free(path);
     }
     if (r < 0)

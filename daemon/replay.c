@@ -6,6 +6,7 @@
  * same archive can be replayed again; dead letters stay.
  */
 #include "daemon/commands.h"
+#include "daemon/io.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
 
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -82,8 +82,8 @@ static char *replay_state_dir(const struct settings *settings, const struct repl
     if (asprintf(&parent, "%s/replay", settings->daemon.state_dir) < 0 ||
         asprintf(&dir, "%s/%016" PRIx64, parent, replay_hash(call)) < 0)
         abort();
-    mkdir(settings->daemon.state_dir, 0700);       /* trouble shows when the job's own folder is opened */
-    mkdir(parent, 0700);
+    io_make_folder(settings->daemon.state_dir);    /* trouble shows when the job's own folder is opened */
+    io_make_folder(parent);
     free(parent);
     return dir;
 }

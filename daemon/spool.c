@@ -329,8 +329,9 @@ int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_err
     spool->lost = calloc(conf->rows, sizeof(*spool->lost));
     if (spool->dir == NULL || spool->rows == NULL || spool->lost == NULL)
         abort();
-    if (io->mkdirat(AT_FDCWD, conf->dir, 0700) < 0 && errno != EEXIST) {
-        r = pen_error_set(err, -errno, "%s: the spool's folder cannot be made: %s", conf->dir, strerror(errno));
+    r = io_make_folder(conf->dir);
+    if (r < 0) {
+        pen_error_set(err, r, "%s: the spool's folder cannot be made: %s", conf->dir, strerror(-r));
         goto fail;
     }
     spool->dir_fd = io->openat(AT_FDCWD, conf->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
