@@ -61,12 +61,11 @@ static void line_text(struct line *line, const char *text)
     line_add(line, text, strlen(text));
 }
 
-/* Bytes of the UTF-8 character at `at`, at most `size`; 0 where it is none, or one that steers: C1 controls, line and
- * paragraph separators, and the marks that turn the direction of writing. */
-static size_t character_size(const unsigned char *at, size_t size)
+size_t log_character(const char *text, size_t size)
 {
+    const unsigned char *at = (const unsigned char *)text;
     static const unsigned char least[] = { 0, 0, 0, 0xa0, 0x90 };   /* of the byte behind E0 and F0, by size */
-    size_t want = at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+    size_t want = at[0] < 0x20 || at[0] == 0x7f ? 0 : at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
 
     if (want == 0 || want > size)
         return 0;
@@ -99,10 +98,8 @@ static void line_escaped(struct line *line, const char *text)
             line_add(line, (char[]){ '\\', (char)c }, 2);
         } else if (c == '\n') {
             line_add(line, "\\n", 2);
-        } else if (c >= ' ' && c < 0x7f) {
-            line_add(line, text, 1);
-        } else if (c >= 0x80 && character_size((const unsigned char *)text, size) > 0) {
-            step = character_size((const unsigned char *)text, size);
+        } else if (log_character(text, size) > 0) {
+            step = log_character(text, size);
             line_add(line, text, step);
         } else {
             (void)snprintf(hex, sizeof(hex), "\\x%02x", c);

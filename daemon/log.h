@@ -7,6 +7,8 @@
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 
+#include <stddef.h>
+
 enum log_level { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 6, LOG_TRACE = 7 };
 
 /* Keys and values alternate, all strings, ended by NULL: log_line(LOG_NOTE, "flow paused", "sink", name, NULL). */
@@ -14,5 +16,8 @@ void log_line(enum log_level level, const char *msg, ...) __attribute__((sentine
 void log_set_level(enum log_level level);
 /* For numbers in a call: formats into one of a few static slots of the calling thread. */
 const char *log_number(unsigned long long value);
+/* Bytes of the UTF-8 character at the text's beginning; 0 where it is none, or one that steers a terminal: controls, line and
+ * paragraph separators, and the marks that turn the direction of writing. */
+size_t log_character(const char *text, size_t size);
 
 #endif
