@@ -89,6 +89,7 @@ struct part {
     bool writing;                    /* an append to the spool reads it */
     bool unwritten;                  /* in flight or ready, and to be written all the same */
     bool keep;                       /* stays in memory when it is written */
+    bool doubted;                    /* a single message, rejected once where nothing else was delivered either */
 };
 TAILQ_HEAD(parts, part);
 

@@ -125,12 +125,12 @@ static void patterns_warn(const struct source_settings *source)
         pattern_warn(source->section, patterns.items[i]);
 }
 
-static uint64_t spools_max(const struct settings *settings)
+static uint64_t stores_max(const struct settings *settings)
 {
     uint64_t sum = 0;
 
     for (unsigned i = 0; i < settings->sink_count; i++)
-        sum += settings->sinks[i].spool_max;
+        sum += settings->sinks[i].spool_max + settings->sinks[i].dead_max;
     return sum;
 }
 
@@ -149,9 +149,9 @@ static void state_dir_warn(const struct settings *settings)
     if (statvfs(path, &disk) < 0)
         return;
     free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (free_bytes < spools_max(settings))
-        warn(section, "state_dir", "the spools may grow to %lluM, but %s has %lluM left",
-             (unsigned long long)(spools_max(settings) >> 20), path, (unsigned long long)(free_bytes >> 20));
+    if (free_bytes < stores_max(settings))
+        warn(section, "state_dir", "spools and dead letters may grow to %lluM, but %s has %lluM left",
+             (unsigned long long)(stores_max(settings) >> 20), path, (unsigned long long)(free_bytes >> 20));
 }
 
 static void settings_warn(const struct settings *settings)
@@ -240,9 +240,9 @@ static void sums_print(const struct settings *settings)
     unsigned long long memory = settings->daemon.memory >> 20, program = PROGRAM_BYTES >> 20;
 
     printf("\n# memory: %lluM budget + %lluM program = %lluM resident at most\n", memory, program, memory + program);
-    printf("# disk: spools of %u sink%s in %s, %lluM at most\n", settings->sink_count,
+    printf("# disk: spools and dead letters of %u sink%s in %s, %lluM at most\n", settings->sink_count,
            settings->sink_count == 1 ? "" : "s", settings->daemon.state_dir,
-           (unsigned long long)(spools_max(settings) >> 20));
+           (unsigned long long)(stores_max(settings) >> 20));
 }
 
 static int check(const char *path)

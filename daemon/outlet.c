@@ -25,8 +25,7 @@
  */
 #include "daemon/outlet.h"
 
-#include "daemon/dead.h"
-#include "daemon/io.h"
+#include "daemon/burial.h"
 #include "daemon/log.h"
 
 #include <assert.h>
@@ -46,14 +45,16 @@ struct outlet {
     struct pen_limits limits;
     enum outlet_state state;
     struct batch *open[PEN_KINDS];
-    struct parts inbox, ready, flying, dead;
+    struct parts inbox, ready, flying;
     uint32_t ready_count, flying_count;
     uint64_t order;
     uint64_t hold_until_ms;                        /* the sink is backing off */
     uint32_t backoff_ms;
     bool refused;                                  /* alarmed already */
+    uint32_t dead_in_a_row;                        /* rejected to the last message, and nothing delivered since */
+    bool doubting;                                 /* alarmed already */
+    struct burial burial;
     struct spool *spool;
-    char *dead_path;
     uint64_t disk_hold_until_ms;
     bool disk_trouble;                             /* said already */
     struct ledger_row *ledger;
@@ -72,14 +73,6 @@ struct outlet {
         struct spool_read *read;
         uint64_t since_ms;
     } read;
-    struct outlet_dead {
-        uv_work_t work;
-        struct part *parts[SPOOL_APPEND_MAX];
-        uint32_t count;
-        int64_t now_ticks;
-        int result;
-        uint64_t since_ms;
-    } burial;
     /* stopping */
     bool stopping, sink_stopping, stopped;
     uint64_t deliver_until_ms, give_up_ms;
@@ -153,13 +146,6 @@ static struct part *ready_take(struct outlet *outlet)
         outlet->ready_count--;
     }
     return part;
-}
-
-static void part_bury(struct part *part, const char *why)
-{
-    free((char *)part->why);
-    part->why = strdup(why);
-    TAILQ_INSERT_TAIL(&part->outlet->dead, part, entry);
 }
 
 /* ---- Sealing ---- */
@@ -254,8 +240,9 @@ static void outlet_hold(struct outlet *outlet, uint32_t delay_ms)
 static void outlet_says_delivered(struct outlet *outlet)
 {
     outlet->backoff_ms = 0;
-    if (outlet->refused) {
-        outlet->refused = false;
+    outlet->dead_in_a_row = 0;
+    if (outlet->refused || outlet->doubting) {
+        outlet->refused = outlet->doubting = false;
         log_line(LOG_NOTE, "the far end takes our messages again", "sink", outlet->settings->name, NULL);
     }
 }
@@ -290,6 +277,45 @@ static void outlet_says_refused(struct outlet *outlet, uint32_t named_ms, const 
              "sink", outlet->settings->name, "outcome", "refused", "retry_ms", log_number(delay_ms), "why", why, NULL);
 }
 
+/* One message after the other rejected, and none delivered between: that is rather a rule, a topic or a proxy set up wrongly
+ * than so many bad messages. From here on each gets a second try, a backoff later. So a far end that is mended meanwhile has
+ * cost a few letters, not all of a backlog; and where the messages are bad indeed, good ones behind them do not wait for
+ * ever. */
+static bool outlet_doubts(struct outlet *outlet, const char *why)
+{
+    int64_t limit = outlet->settings->dead_in_a_row;
+    uint32_t delay_ms;
+
+    if (limit == 0 || outlet->dead_in_a_row < limit)
+        return false;
+    if (now_ms(outlet) < outlet->hold_until_ms)    /* one of several that were rejected together */
+        return true;
+    delay_ms = backoff_next(outlet, 0);
+    outlet_hold(outlet, delay_ms);
+    if (outlet->doubting)
+        return true;
+    outlet->doubting = true;
+    log_line(LOG_ERROR, "every message is rejected, which looks like a setting: nothing is lost, messages are held and tried "
+             "slowly, one by one, until one is delivered; if they are bad indeed, dead_in_a_row = 0 lets them pass at once",
+             "sink", outlet->settings->name, "outcome", "rejected", "dead_in_a_row", log_number(outlet->dead_in_a_row),
+             "delay_ms", log_number(delay_ms), "why", why, NULL);
+    return true;
+}
+
+/* A single message that can never go. */
+static void part_reject(struct part *part, const char *why)
+{
+    struct outlet *outlet = part->outlet;
+
+    if (outlet_doubts(outlet, why) && !part->doubted) {
+        part->doubted = true;
+        ready_add(outlet, part);
+        return;
+    }
+    outlet->dead_in_a_row++;
+    burial_add(&outlet->burial, part, why);
+}
+
 /* Two halves in its place; a single message is at its end. */
 static void part_halve(struct part *part, const char *why)
 {
@@ -297,10 +323,7 @@ static void part_halve(struct part *part, const char *why)
     uint32_t half = part->lent.count / 2;
 
     if (part->lent.count == 1) {
-        log_line(LOG_WARN, "a message can never be delivered as it is and goes to the dead letters", "sink",
-                 outlet->settings->name, "stream", part->lent.streams[part->lent.messages[0].stream], "position",
-                 log_number(part->lent.messages[0].position), "why", why, NULL);
-        part_bury(part, why);
+        part_reject(part, why);
         return;
     }
     outlet->counts.cuts++;
@@ -434,55 +457,15 @@ void pen_batch_answer_each(struct pen_batch *batch, const enum pen_outcome *outc
 
 /* ---- Dead letters ---- */
 
-static void on_burial_work(uv_work_t *work)
+static void on_buried(struct part *part)
 {
-    struct outlet *outlet = work->data;
-
-    outlet->burial.result = dead_append(outlet->dead_path, outlet->settings->name, outlet->burial.parts,
-                                        outlet->burial.count, outlet->burial.now_ticks);
+    part_end(part, 0, part->lent.count, LEDGER_DEAD);
+    part_free(part);
 }
 
-static void on_burial_done(uv_work_t *work, int status)
+static void on_burial_done(void *arg)
 {
-    struct outlet *outlet = work->data;
-    struct outlet_dead *burial = &outlet->burial;
-
-    (void)status;
-    for (uint32_t i = 0; i < burial->count; i++) {
-        struct part *part = burial->parts[i];
-
-        if (burial->result == 0) {
-            part_end(part, 0, part->lent.count, LEDGER_DEAD);
-            part_free(part);
-        } else {
-            TAILQ_INSERT_TAIL(&outlet->dead, part, entry);
-        }
-    }
-    burial->since_ms = 0;
-    if (burial->result < 0) {
-        outlet->disk_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
-        log_line(LOG_ERROR, "dead letters cannot be written, they wait in memory", "sink", outlet->settings->name,
-                 "file", outlet->dead_path, "error", uv_strerror(burial->result), NULL);
-    }
-    outlet_pump(outlet);
-}
-
-static void outlet_start_burial(struct outlet *outlet)
-{
-    struct outlet_dead *burial = &outlet->burial;
-    struct part *part;
-
-    if (burial->since_ms > 0 || TAILQ_EMPTY(&outlet->dead) || now_ms(outlet) < outlet->disk_hold_until_ms)
-        return;
-    burial->count = 0;
-    while (burial->count < SPOOL_APPEND_MAX && (part = TAILQ_FIRST(&outlet->dead)) != NULL) {
-        TAILQ_REMOVE(&outlet->dead, part, entry);
-        burial->parts[burial->count++] = part;
-    }
-    burial->since_ms = now_ms(outlet);
-    burial->now_ticks = io_now_ticks();
-    burial->work.data = outlet;
-    uv_queue_work(outlet->conf.loop, &burial->work, on_burial_work, on_burial_done);
+    outlet_pump(arg);
 }
 
 /* ---- To the spool ---- */
@@ -745,7 +728,7 @@ static void outlet_start_read(struct outlet *outlet)
 {
     struct outlet_read *read = &outlet->read;
 
-    if (outlet->state == OUTLET_OPEN || outlet->stopping || read->since_ms > 0 ||
+    if (outlet->state == OUTLET_OPEN || outlet->stopping || read->since_ms > 0 || burial_blocks(&outlet->burial) ||
         outlet->ready_count + outlet->flying_count >= outlet->limits.in_flight_max ||
         now_ms(outlet) < outlet->hold_until_ms || now_ms(outlet) < outlet->disk_hold_until_ms)
         return;
@@ -763,7 +746,7 @@ static void outlet_submit(struct outlet *outlet)
 {
     struct part *part;
 
-    while (outlet->flying_count < outlet->limits.in_flight_max &&
+    while (outlet->flying_count < outlet->limits.in_flight_max && !burial_blocks(&outlet->burial) &&
            now_ms(outlet) >= outlet->hold_until_ms && (part = ready_take(outlet)) != NULL) {
         part->flying = true;
         outlet->flying_count++;
@@ -791,7 +774,7 @@ static bool outlet_is_safe(const struct outlet *outlet)
     TAILQ_FOREACH(part, &outlet->flying, entry)
         if (part->frame == NULL)
             return false;
-    return TAILQ_EMPTY(&outlet->inbox) && TAILQ_EMPTY(&outlet->dead);
+    return TAILQ_EMPTY(&outlet->inbox) && TAILQ_EMPTY(&outlet->burial.waiting);
 }
 
 static void parts_abandon(struct parts *list)
@@ -811,7 +794,7 @@ static void on_sink_stopped(void *arg)
     assert(outlet->flying_count == 0 && !outlet_has_jobs(outlet));
     parts_abandon(&outlet->inbox);
     parts_abandon(&outlet->ready);
-    parts_abandon(&outlet->dead);
+    parts_abandon(&outlet->burial.waiting);
     outlet->stopped = true;
     outlet->on_stopped(outlet->stopped_arg);
 }
@@ -820,7 +803,7 @@ static void outlet_stop_on(struct outlet *outlet)
 {
     bool given_up = now_ms(outlet) >= outlet->give_up_ms;
     bool empty = TAILQ_EMPTY(&outlet->ready) && TAILQ_EMPTY(&outlet->flying) && TAILQ_EMPTY(&outlet->inbox) &&
-        TAILQ_EMPTY(&outlet->dead);
+        TAILQ_EMPTY(&outlet->burial.waiting);
 
     if (outlet->sink_stopping || outlet_has_jobs(outlet))
         return;
@@ -872,6 +855,8 @@ static void outlet_arm(struct outlet *outlet)
         soonest(&at, outlet->hold_until_ms);
     if (outlet->disk_hold_until_ms > now)
         soonest(&at, outlet->disk_hold_until_ms);
+    if (outlet->burial.hold_until_ms > now)
+        soonest(&at, outlet->burial.hold_until_ms);
     if (part != NULL && outlet->state == OUTLET_OPEN)
         soonest(&at, part->sealed_ms + outlet->settings->spool_after_ms);
     if (outlet->stopping) {
@@ -914,7 +899,7 @@ void outlet_pump(struct outlet *outlet)
         outlet_start_append(outlet);
         outlet_start_read(outlet);
         outlet_submit(outlet);
-        outlet_start_burial(outlet);
+        burial_pump(&outlet->burial);
         outlet_arm(outlet);
     }
     if (outlet->stopping)
@@ -934,8 +919,7 @@ static int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
     char *dir;
     int r;
 
-    if (asprintf(&dir, "%s/spool/%s", outlet->conf.state_dir, settings->name) < 0 ||
-        asprintf(&outlet->dead_path, "%s/dead/%s.jsonl", outlet->conf.state_dir, settings->name) < 0)
+    if (asprintf(&dir, "%s/spool/%s", outlet->conf.state_dir, settings->name) < 0)
         abort();
     conf.dir = dir;
     r = spool_open(&outlet->spool, &conf, err);
@@ -969,7 +953,6 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
     TAILQ_INIT(&outlet->inbox);
     TAILQ_INIT(&outlet->ready);
     TAILQ_INIT(&outlet->flying);
-    TAILQ_INIT(&outlet->dead);
     uv_timer_init(conf->loop, &outlet->timer);
     outlet->timer.data = outlet;
     outlet->schema = schema_find(conf->settings->schema != NULL ? conf->settings->schema : type->schemas[0]);
@@ -977,6 +960,11 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
         r = pen_error_set(err, UV_EINVAL, "sink %s: there is no schema %s", conf->settings->name, conf->settings->schema);
         goto fail;
     }
+    burial_init(&outlet->burial, &(struct burial_conf){
+        .loop = conf->loop, .state_dir = conf->state_dir, .bytes_max = conf->settings->dead_max,
+        .stamp = { .sink = conf->settings->name, .schema = outlet->schema->name },
+        .on_buried = on_buried, .on_done = on_burial_done, .arg = outlet,
+    });
     r = outlet_open_spool(outlet, err);
     if (r < 0)
         goto fail;
@@ -1012,7 +1000,7 @@ void outlet_close(struct outlet *outlet)
     if (outlet->sink != NULL)
         outlet->settings->type->close(outlet->sink);
     spool_close(outlet->spool);
-    free(outlet->dead_path);
+    burial_free(&outlet->burial);
     free(outlet->ledger);
     uv_close((uv_handle_t *)&outlet->timer, on_timer_closed);
 }

@@ -17,7 +17,7 @@
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 static const char *const spool_uses[] = { [SPOOL_WHEN_NEEDED] = "when-needed", [SPOOL_ALWAYS] = "always", NULL };
 static const char *const spool_fulls[] = { [SPOOL_WAIT] = "wait", [SPOOL_DROP_OLDEST] = "drop-oldest", NULL };
-static const char *const kind_words[] = {
+const char *const kind_words[] = {
     [PEN_UNKNOWN] = "unknown", [PEN_NETWORK] = "network", [PEN_AUDIT] = "audit", [PEN_ALERT] = "alert",
     [PEN_KINDS] = NULL,
 };
@@ -80,6 +80,11 @@ const struct pen_option sink_options[] = {
     { "spool_after", PEN_MS, AT(spool_after_ms), .fallback = "5s", .min = 0, .max = HOUR,
       .help = "A sealed batch that could not be submitted for this long goes to disk." },
     { "spool_compress", PEN_BOOL, AT(spool_compress), .fallback = "yes", .help = "Compress the spool with zstd." },
+    { "dead_max", PEN_BYTES, AT(dead_max), .fallback = "1G", .min = M, .max = 1024 * T,
+      .help = "Cap of this sink's dead letters on disk; at the cap nothing more is sent until some are resent or dropped." },
+    { "dead_in_a_row", PEN_INT, AT(dead_in_a_row), .fallback = "16", .min = 0, .max = 1000000,
+      .help = "So many messages rejected one after the other look like a wrong setting: from there on they are tried slowly, "
+              "one by one, until one is delivered; 0 lets them all go to the dead letters at once." },
     { "retry_min", PEN_MS, AT(retry_min_ms), .fallback = "1s", .min = 10, .max = HOUR,
       .help = "First wait after the far end could not take a batch; it doubles with each try." },
     { "retry_max", PEN_MS, AT(retry_max_ms), .fallback = "60s", .min = 10, .max = HOUR,
@@ -365,6 +370,30 @@ int settings_read(struct settings **ret, const char *path, conf_report report, v
     return 0;
 fail:
     settings_free(settings);
+    return r;
+}
+
+static void report_nothing(void *arg, const char *file, unsigned line, const char *sentence)
+{
+    (void)arg, (void)file, (void)line, (void)sentence;
+}
+
+int settings_state_dir(char **ret, const char *path, struct pen_error *err)
+{
+    const struct pen_option *const tables[] = { daemon_options };
+    struct daemon_settings daemon = { 0 };
+    void *const intos[] = { &daemon };
+    struct conf *conf;
+    int r = conf_read(&conf, path, report_nothing, NULL, err);
+
+    if (r < 0)
+        return r;
+    (void)conf_fill(conf_section(conf, CONF_DAEMON, 0), tables, intos, 1);
+    if (daemon.state_dir == NULL)
+        r = pen_error_set(err, UV_EINVAL, "%s: \"state_dir\" cannot be used; `penstock check` says why", path);
+    else if ((*ret = strdup(daemon.state_dir)) == NULL)
+        abort();
+    conf_free(conf);
     return r;
 }
 

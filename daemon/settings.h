@@ -44,6 +44,8 @@ struct sink_settings {               /* rows every sink has */
     int spool_full;                  /* enum spool_full */
     uint32_t spool_after_ms;         /* 5s: a sealed batch that could not be submitted for this long goes to disk */
     bool spool_compress;             /* yes: zstd */
+    uint64_t dead_max;               /* 1G: cap of the dead letters' file; nothing is sent while it is reached */
+    int64_t dead_in_a_row;           /* 16: dead letters without a delivery between that look like a wrong setting; 0: none do */
     uint32_t retry_min_ms, retry_max_ms;   /* 1s, 60s: backoff, doubling, with jitter; Retry-After obeyed up to retry_max_ms * 10 */
     struct pen_conf *section;
     const struct pen_sink *type;
@@ -65,6 +67,9 @@ struct settings {
  * set ("3 mistakes in /etc/penstock/penstock.conf"). */
 int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err);
 void settings_free(struct settings *settings);
+/* For commands that look at what lies on disk: the file's state_dir, whatever else is wrong with the file or missing in the
+ * environment. The caller's to free. */
+int settings_state_dir(char **ret, const char *path, struct pen_error *err);
 /* For `replay`: one file source of that name over these absolute paths takes the place of all sources and goes to every
  * sink, or to the named one alone (NULL: every). Each source's events go where the sinks' `events =` let them. */
 int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
@@ -73,6 +78,7 @@ int settings_replay(struct settings *settings, const char *name, char *const *pa
 /* The level that log_set_level() takes (daemon/log.h). */
 int settings_log_level(const struct settings *settings);
 
+extern const char *const kind_words[];   /* by enum pen_kind, NULL-ended: as in `events =` */
 extern const struct pen_option daemon_options[], source_options[], sink_options[];
 /* The one place that knows the plugins by name: daemon/types.c. NULL-ended. */
 extern const struct source_type *const source_types[];

@@ -596,18 +596,21 @@ static void flight_answer(struct flight *flight, enum pen_outcome given_up, cons
 {
     struct pen_batch *batch = flight->batch;
     uint32_t rejected = 0;
+    char rejection[512];
 
     for (uint32_t i = 0; i < batch->count; i++) {
         if (flight->outcomes[i] == PEN_RETRY)
             flight->outcomes[i] = given_up;
         rejected += flight->outcomes[i] == PEN_REJECTED;
     }
+    snprintf(rejection, sizeof(rejection), "status %s: %s", rd_kafka_err2name(flight->rejected),
+             rd_kafka_err2str(flight->rejected));
     if (flight->delivered == batch->count)
         pen_batch_answer(batch, PEN_DELIVERED, 0, "delivered");
     else if (flight->delivered + rejected == 0)
         pen_batch_answer(batch, given_up, 0, why);
     else
-        pen_batch_answer_each(batch, flight->outcomes, 0, rejected ? rd_kafka_err2str(flight->rejected) : why);
+        pen_batch_answer_each(batch, flight->outcomes, 0, rejected ? rejection : why);
     free(flight);
 }
 

@@ -43,7 +43,8 @@ struct pen_batch {
 };
 
 /* Every submitted batch is answered exactly once, on a later turn of the loop, never inside submit(). `why` is one
- * sentence for people (status, code, the far end's words; no secrets), copied. */
+ * sentence for people (status, code, the far end's words; no secrets), copied. Where the far end gave a status it begins
+ * with it, "status 400, …" or "status INVALID_RECORD: …": that word has a place of its own in the dead letters. */
 void pen_batch_answer(struct pen_batch *batch, enum pen_outcome outcome, uint32_t delay_ms, const char *why);
 /* One outcome per message; PEN_TOO_LARGE is not among them. */
 void pen_batch_answer_each(struct pen_batch *batch, const enum pen_outcome *outcomes, uint32_t delay_ms,

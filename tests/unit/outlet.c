@@ -128,6 +128,13 @@ static enum pen_outcome poison_rejected(struct fake *f, struct pen_batch *batch)
     return PEN_DELIVERED;
 }
 
+static enum pen_outcome all_rejected(struct fake *f, struct pen_batch *batch)
+{
+    (void)batch;
+    f->rejects++;
+    return PEN_REJECTED;
+}
+
 static enum pen_outcome small_only(struct fake *f, struct pen_batch *batch)
 {
     (void)f;
@@ -203,7 +210,7 @@ static int bench_setup(void **state)
     mkdir(path, 0700);
     bench.budget.total = 64 << 20;
     bench.settings = (struct sink_settings){
-        .flush_ms = 20, .spool_max = 64 << 20, .spool_after_ms = 100000, .retry_min_ms = 1, .retry_max_ms = 2,
+        .flush_ms = 20, .spool_max = 64 << 20, .dead_max = 64 << 20, .spool_after_ms = 100000, .retry_min_ms = 1, .retry_max_ms = 2,
         .type = &fake_sink, .name = "fake", .spool_compress = true,
     };
     fake.limits = (struct pen_limits){ .bytes_max = 1000, .messages_max = 1000, .in_flight_max = 1 };
@@ -349,6 +356,106 @@ static void test_poison_dies_alone(void **state)
     assert_int_equal(dead_lines(1234), 1);
     /* 2·log2(2000) extra, and what the first partial batches cost */
     assert_true(fake.requests <= batches + 22 + 4);
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+/* A far end that rejects everything: after a few letters each message gets a second try, and none is lost. */
+static void test_all_rejected_goes_on_slowly(void **state)
+{
+    (void)state;
+    fake.answer = all_rejected;
+    bench.settings.dead_in_a_row = 5;
+    bench_open(1);
+    put(30);
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 30);
+    assert_true(fake.requests >= 30 + 25);         /* singles: five died at once, the others were tried twice */
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+/* Mended in time it has cost a few letters; a delivery ends the doubts. */
+static void test_all_rejected_until_it_is_mended(void **state)
+{
+    uint64_t begin;
+
+    (void)state;
+    fake.answer = all_rejected;
+    bench.settings.dead_in_a_row = 5;
+    bench.settings.retry_min_ms = bench.settings.retry_max_ms = 200;
+    bench_open(1);
+    put(2000);
+    begin = uv_now(&bench.loop);
+    while (ledger(0)->count[LEDGER_DEAD] < 7) {    /* five at once, then one and one more */
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+        assert_true(uv_now(&bench.loop) - begin < 60000);
+    }
+    assert_true(uv_now(&bench.loop) - begin >= 200);
+    assert_true(fake.requests < 60);
+    fake.answer = always_delivered;
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED] + ledger(0)->count[LEDGER_DEAD], 2000);
+    assert_true(ledger(0)->count[LEDGER_DEAD] < 10);
+    assert_in_order((long)ledger(0)->count[LEDGER_DEAD], 2000);
+    assert_int_equal(bench.runs_open, 0);
+    bench_close();
+}
+
+/* The far end names them one by one, as Kafka's does: it is doubted the same way. */
+static void test_each_of_a_batch_rejected(void **state)
+{
+    enum pen_outcome outcomes[20];
+    struct pen_batch *batch;
+
+    (void)state;
+    for (int i = 0; i < 20; i++)
+        outcomes[i] = PEN_REJECTED;
+    bench.settings.dead_in_a_row = 5;
+    bench.settings.retry_min_ms = bench.settings.retry_max_ms = 100;
+    fake.down = true;
+    bench_open(1);
+    put(20);
+    outlet_flush(bench.outlet);
+    batch = fake.held[0];
+    assert_int_equal(batch->count, 20);
+    fake.held_count = 0;
+    pen_batch_answer_each(batch, outcomes, 0, "as told");
+    assert_int_equal(ledger(0)->count[LEDGER_HELD], 20);
+    fake.down = false;
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 5);
+    assert_in_order(5, 20);
+    bench_close();
+}
+
+/* Dead letters that cannot be written hold the outlet: no more is sent than was on its way, and nothing is lost. */
+static void test_no_grave_no_deaths(void **state)
+{
+    unsigned requests;
+    uint64_t begin;
+    char path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/dead", bench.dir);
+    assert_int_equal(rmdir(path), 0);
+    fake.answer = all_rejected;
+    bench_open(1);
+    put(500);
+    do {                                           /* until what was on its way has come back */
+        requests = fake.requests;
+        for (begin = uv_now(&bench.loop); uv_now(&bench.loop) - begin < 500;)
+            uv_run(&bench.loop, UV_RUN_NOWAIT);
+    } while (fake.requests > requests);
+    for (begin = uv_now(&bench.loop); uv_now(&bench.loop) - begin < 2500;)   /* another attempt to write, no request */
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_int_equal(fake.requests, requests);
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 0);
+    assert_int_equal(ledger(0)->count[LEDGER_HELD], 500);
+    assert_true(bench.runs_open > 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 500);
     assert_int_equal(bench.runs_open, 0);
     bench_close();
 }
@@ -643,6 +750,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_delivers_in_order, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_poison_dies_alone, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_all_rejected_goes_on_slowly, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_all_rejected_until_it_is_mended, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_each_of_a_batch_rejected, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_no_grave_no_deaths, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_too_large_is_cut, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
