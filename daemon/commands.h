@@ -7,6 +7,7 @@ int command_run(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_parse(int argc, char **argv);
 int command_replay(int argc, char **argv);
+int command_dead(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 #endif

@@ -22,6 +22,7 @@ static const struct command {
     { "check", command_check, false, "read the configuration and report every mistake" },
     { "parse", command_parse, false, "records in, messages out: the pure pipeline" },
     { "replay", command_replay, true, "deliver archived logs through the same pipeline" },
+    { "dead", command_dead, true, "list, show, resend and drop messages that far ends have rejected" },
     { "version", command_version, false, "print the version" },
     { "help", command_help, false, "print this" },
 };
