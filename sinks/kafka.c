@@ -22,6 +22,12 @@
  * Batches submitted meanwhile wait unproduced and share the answer: they are later, and must not overtake. What the far
  * end took but could not tell us any more repeats with the same event id.
  *
+ * Believed is the broker alone. librdkafka reports as delivered also what it only concludes to be: where a request failed
+ * and the one behind it was taken, it reasons that the broker, which checks sequence numbers, must have had the first. But
+ * a broker that knows nothing of a producer (it has just become leader, the topic was made anew) takes any number of it.
+ * Messages are then reported as delivered that nobody has. Such a report names no offset: it is answered with RETRY. (The
+ * few messages of the second request stay ahead of them; kafka.max.in.flight = 1 rules out even that.)
+ *
  * Too large: the broker's max.message.bytes bounds a *record batch* as librdkafka builds it, not a message, and its answer
  * fails all messages in it. Reading that as "each of these is too large" would bury hundreds of good messages. A message
  * of at least batch.size bytes travels alone, so for it the answer is certain. Otherwise batch.size is halved for the next
@@ -56,6 +62,7 @@
 #define PURGE_MS        2000
 #define STOP_MS         1500         /* the daemon has waited half its stop time already; then we purge, PURGE_MS at most */
 #define LOG_EVERY_MS    30000
+#define OFFSETLESS_MAX  3            /* producers given up for want of an offset, before a far end is taken to tell none */
 
 /* The default of `timeout`, 90 s, is longer than a throttled Event Hub may take for one reply (60 s) and than most brokers
  * take to restart: what librdkafka bridges by itself repeats nothing. */
@@ -99,6 +106,8 @@ struct kafka {
     size_t batch_size_max;           /* learned from brokers' answers; SIZE_MAX: nothing yet */
     uint64_t alone;                  /* so many messages still travel one by one */
     bool producer_alone;             /* this producer sends them so */
+    bool offsets_told;               /* by this far end, once at least */
+    unsigned offsetless;             /* producers given up for want of one */
 
     struct flight *first, **last;    /* in the order of submission */
     uint64_t heard_ms;               /* when the oldest batch came, or last heard something */
@@ -471,6 +480,17 @@ static void kafka_report(struct kafka *kafka, struct flight *flight, uint32_t i,
         kafka->alone--;
 }
 
+/* Does a report of success come from the broker? A far end that has never told an offset may be one that tells none:
+ * after a few rounds it is believed. */
+static bool kafka_is_told(struct kafka *kafka, const rd_kafka_message_t *message)
+{
+    if (message->offset >= 0)
+        kafka->offsets_told = true;
+    else if (kafka->offsets_told || kafka->offsetless < OFFSETLESS_MAX)
+        return false;
+    return true;
+}
+
 static void kafka_take_reports(struct kafka *kafka, rd_kafka_event_t *event)
 {
     const rd_kafka_message_t *message;
@@ -478,9 +498,15 @@ static void kafka_take_reports(struct kafka *kafka, rd_kafka_event_t *event)
     while ((message = rd_kafka_event_message_next(event))) {
         const enum pen_outcome *outcome = message->_private;
         struct flight *flight = kafka_flight(kafka, outcome);
+        rd_kafka_resp_err_t error = message->err;
 
         assert(flight);
-        kafka_report(kafka, flight, (uint32_t)(outcome - flight->outcomes), message->err, false);
+        if (!error && !kafka_is_told(kafka, message)) {
+            error = RD_KAFKA_RESP_ERR__INCONSISTENT;
+            kafka->offsetless += kafka->state == READY;
+            kafka_give_up(kafka, PEN_RETRY, "delivered by inference, without the broker's word: sent again");
+        }
+        kafka_report(kafka, flight, (uint32_t)(outcome - flight->outcomes), error, false);
     }
 }
 

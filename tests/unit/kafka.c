@@ -419,6 +419,67 @@ static void invalid_record_is_found_among_its_neighbours(void **state)
     texts_free(texts, 20);
 }
 
+/* Lets the loop run for a while: the linger passes, and what was submitted is on its way. */
+static void world_run(struct world *world, uint64_t ms)
+{
+    uint64_t end_ms = uv_now(&world->loop) + ms;
+
+    while (uv_now(&world->loop) < end_ms)
+        uv_run(&world->loop, UV_RUN_ONCE);
+}
+
+/* One request is refused, and the next, on its way already, is taken: what librdkafka concludes of the first is untrue.
+ * Returns the outcomes of both, and expects that one more try brings everything there. */
+static void world_infer(struct world *world, struct loan *loans[2])
+{
+    static const char *const first[] = { "{\"n\":1}" }, *const second[] = { "{\"n\":2}", "{\"n\":3}" };
+
+    rd_kafka_mock_broker_set_rtt(world->mock, 1, 400);
+    rd_kafka_mock_push_request_errors(world->mock, API_PRODUCE, 1, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION);
+    loans[0] = world_submit(world, first, NULL, 1);
+    world_run(world, 100);
+    loans[1] = world_submit(world, second, NULL, 2);
+    world_wait(world, loans[0]);
+    world_wait(world, loans[1]);
+    rd_kafka_mock_broker_set_rtt(world->mock, 1, 0);
+}
+
+static void delivery_without_an_offset_is_not_believed(void **state)
+{
+    static const char *const texts[] = { "{\"n\":0}" };
+    struct world *world = *state;
+    struct loan *loans[2], *loan;
+    char why[512], *read;
+
+    assert_int_equal(world_start(world), 0);
+    assert_int_equal(world_answer_to(world, 0, why, sizeof(why)), PEN_DELIVERED);    /* a producer is there, and known */
+    world_infer(world, loans);
+    assert_int_equal(loan_outcome(loans[0], 0), PEN_RETRY);
+    read = world_read(world);
+    assert_null(strstr(read, "\"n\":1"));        /* or this test tells nothing */
+    free(read);
+    loan_free(loans[0]);
+    loan_free(loans[1]);
+    loan = world_submit(world, texts, NULL, 1);
+    world_wait(world, loan);
+    assert_int_equal(loan->answer.outcome, PEN_DELIVERED);
+    loan_free(loan);
+}
+
+/* Where no report ever names an offset, messages must get through all the same. */
+static void far_end_without_offsets_is_believed_in_the_end(void **state)
+{
+    const rd_kafka_message_t told = { .offset = 7 }, untold = { .offset = RD_KAFKA_OFFSET_INVALID };
+    struct kafka kafka = { 0 };
+
+    (void)state;
+    assert_false(kafka_is_told(&kafka, &untold));
+    kafka.offsetless = OFFSETLESS_MAX;
+    assert_true(kafka_is_told(&kafka, &untold));
+    assert_true(kafka_is_told(&kafka, &told));
+    assert_false(kafka_is_told(&kafka, &untold));
+}
+
 /* The broker is gone: after `timeout` all come back as RETRY, in order; when it is there again, all go. */
 static void outage_gives_everything_back_in_order(void **state)
 {
@@ -710,6 +771,8 @@ int main(void)
         PROMISE(large_record_batch_is_narrowed_not_rejected),
         PROMISE(message_as_large_as_a_record_batch_is_rejected),
         PROMISE(invalid_record_is_found_among_its_neighbours),
+        PROMISE(delivery_without_an_offset_is_not_believed),
+        cmocka_unit_test(far_end_without_offsets_is_believed_in_the_end),
         PROMISE(outage_gives_everything_back_in_order),
         PROMISE(full_queue_holds_and_goes_on),
         PROMISE(limits_are_the_settings),
