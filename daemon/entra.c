@@ -212,7 +212,8 @@ static void entra_judge(struct entra *entra, const struct http_answer *answer)
 
     if (status == 0 && (answer->failure == HTTP_UNUSABLE || answer->failure == HTTP_UNTRUSTED))
         entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS,
-                     "the token endpoint cannot be asked: %s; check authority, proxy and ca_file", answer->trouble);
+                     "the token endpoint cannot be asked: %s; check authority, proxy, ca_file and this machine's clock",
+                     answer->trouble);
     else if (status == 0)
         entra_failed(entra, false, ENTRA_HOLD_PASSING_MS, "the token endpoint did not answer: %s", answer->trouble);
     else if (status == 408 || status == 429 || status >= 500)

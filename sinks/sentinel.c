@@ -127,8 +127,8 @@ static const struct {
 static const struct verdict sentinel_failures[] = {
     [HTTP_ANSWERED]  = { PEN_RETRY, "an answer that makes no sense" },
     [HTTP_UNUSABLE]  = { PEN_REFUSED, "check endpoint, proxy and ca_file" },
-    [HTTP_UNTRUSTED] = { PEN_REFUSED, "the far end's certificate is not trusted: check endpoint, ca_file, and who is in "
-                                      "between" },
+    [HTTP_UNTRUSTED] = { PEN_REFUSED, "the far end's certificate is not trusted: check endpoint, ca_file, this machine's "
+                                      "clock, and who is in between" },
     [HTTP_UNREACHED] = { PEN_RETRY, "the far end cannot be reached" },
     [HTTP_SLOW]      = { PEN_RETRY, "the far end did not answer in time" },
     [HTTP_BROKEN]    = { PEN_RETRY, "the connection was lost before an answer" },
@@ -168,8 +168,8 @@ static void sentinel_code(const struct http_answer *answer, char code[static 64]
     json_free(json);
 }
 
-/* One sentence for people: "status 403, OperationFailed, request 1f3c…: the app may not write here: …". */
-static void sentinel_explain(char why[static 512], const struct http_answer *answer, const char *advice)
+/* One sentence for people: "status 403, OperationFailed, request 1f3c…: the app may not write here: … (stream …)". */
+static void sentinel_explain(char why[static 512], const struct http_answer *answer, const char *advice, const char *stream)
 {
     char code[64];
 
@@ -178,8 +178,8 @@ static void sentinel_explain(char why[static 512], const struct http_answer *ans
         return;
     }
     sentinel_code(answer, code);
-    snprintf(why, 512, "status %d%s%s%s%s: %.*s", answer->status, code[0] ? ", " : "", code,
-             answer->request_id ? ", request " : "", answer->request_id ? answer->request_id : "", 250, advice);
+    snprintf(why, 512, "status %d%s%s%s%s: %.*s (stream %.*s)", answer->status, code[0] ? ", " : "", code,
+             answer->request_id ? ", request " : "", answer->request_id ? answer->request_id : "", 180, advice, 80, stream);
 }
 
 /* ---- The sink and its posts ------------------------------------------------------------------------------------ */
@@ -207,6 +207,7 @@ struct sentinel {
     struct http_conf http_conf;
     struct entra *entra;
     struct pen_limits limits;
+    const char *streams[PEN_KINDS];  /* of the DCR */
     char *urls[PEN_KINDS];
     struct post *posts;              /* [set.in_flight] */
     unsigned busy;                   /* of them, not FREE */
@@ -355,7 +356,7 @@ static void on_answer(void *arg, const struct http_answer *answer)
         post_want_token(post);
         return;
     }
-    sentinel_explain(why, answer, verdict.advice);
+    sentinel_explain(why, answer, verdict.advice, post->sentinel->streams[post->batch->kind]);
     /* A Retry-After beside a refusal is nobody's promise, and must not keep us out once the refusal is mended. */
     post_answer(post, verdict.outcome, verdict.outcome == PEN_RETRY ? answer->retry_after_ms : 0, why);
 }
@@ -559,7 +560,7 @@ static int sentinel_prove(const struct pen_conf *conf, struct pen_error *err)
 static void sentinel_open_urls(struct sentinel *sentinel)
 {
     const struct sentinel_settings *set = &sentinel->set;
-    const char *streams[PEN_KINDS] = {
+    const char *const streams[PEN_KINDS] = {
         [PEN_UNKNOWN] = set->stream_unknown, [PEN_NETWORK] = set->stream_network,
         [PEN_AUDIT] = set->stream_audit, [PEN_ALERT] = set->stream_alert,
     };
@@ -568,10 +569,9 @@ static void sentinel_open_urls(struct sentinel *sentinel)
     if (size > 0 && set->endpoint[size - 1] == '/')
         size--;
     for (int i = 0; i < PEN_KINDS; i++) {
-        if (strcmp(sentinel->host->schema, "raw") == 0)
-            streams[i] = set->stream_raw;
+        sentinel->streams[i] = strcmp(sentinel->host->schema, "raw") == 0 ? set->stream_raw : streams[i];
         if (asprintf(&sentinel->urls[i], "%.*s/dataCollectionRules/%s/streams/%s?api-version=2023-01-01", (int)size,
-                     set->endpoint, set->dcr, streams[i]) < 0)
+                     set->endpoint, set->dcr, sentinel->streams[i]) < 0)
             abort();
     }
 }

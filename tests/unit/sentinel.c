@@ -353,7 +353,7 @@ static void test_statuses(void **state)
         { "402 Pay", PEN_REJECTED, 0, "status 402" },
         { "403 No\r\nx-ms-error-code: OperationFailed\r\nx-ms-request-id: r-7", PEN_REFUSED, 0,
           "status 403, OperationFailed, request r-7: the app may not write here: give it the role Monitoring Metrics Publisher" },
-        { "404 No\r\nRetry-After: 86400", PEN_REFUSED, 0, "the stream's name" },
+        { "404 No\r\nRetry-After: 86400", PEN_REFUSED, 0, "the stream's name with the DCR (stream Custom-PenstockAudit)" },
         { "405 No", PEN_REFUSED, 0, "`endpoint`" },
         { "407 Who", PEN_REFUSED, 0, "the proxy" },
         { "408 Slow", PEN_RETRY, 0, "waited" },
