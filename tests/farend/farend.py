@@ -8,6 +8,7 @@ is also printed as one line when the ports are open. A second port, plain HTTP o
     POST /settings {...}     ingestion.Settings by name      POST /clear     forget the faults, let go who hangs
     POST /down, /up          close and open the HTTPS port   POST /rotate    a new secret, written to the secret file
     POST /revoke             forget all tokens               POST /token {"token_seconds": n, "refresh_in": n}
+    POST /certificate        show what server.pem holds now, to new connections
 
 README.md beside this file tells what is known of the real ones and what is guessed.
 """
@@ -95,7 +96,7 @@ class FarEnd:
     def control_app(self):
         app = web.Application()
         app.router.add_get('/state', self.on_state)
-        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token'):
+        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token', 'certificate'):
             app.router.add_post('/' + name, self.on_control)
         return app
 
@@ -192,6 +193,8 @@ class FarEnd:
                 self.write_secret()
         elif word == 'revoke':
             self.entra.tokens.clear()
+        elif word == 'certificate':
+            tls.load(self.port.context, self.folder)
         elif word == 'token':
             for name, value in given.items():
                 if name not in ('token_seconds', 'refresh_in'):

@@ -107,6 +107,10 @@ class FarEnd:
     def token(self, **given):
         return self.control('token', given)
 
+    def show_certificate(self):
+        """New connections see what server.pem holds by now."""
+        return self.control('certificate')
+
     # What arrived. Safe to ask at any time: a request's rows appear together, before its answer is sent.
 
     def query(self, sql, *values):

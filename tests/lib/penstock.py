@@ -104,12 +104,12 @@ class Penstock:
         self.config = write_config(self.folder / 'penstock.conf',
                                    ('daemon', {'state_dir': self.state_dir, **daemon}), *sections)
 
-    def start(self, *words):
-        """Runs the daemon; a second start goes on where the first ended, log included."""
+    def start(self, *words, program=None, **variables):
+        """Runs the daemon; a second start goes on where the first ended, log included. `variables` go into its environment."""
         words = words or ('run', '-c', self.config)
         with open(self.log, 'ab') as log:
-            self.process = subprocess.Popen([binary(), *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=environment())
+            self.process = subprocess.Popen([program or binary(), *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env={**environment(), **variables})
         return self
 
     def command(self, *words, seconds=120, **more):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
+sys.path[:0] = [str(ROOT / 'tests' / 'lib'), str(ROOT / 'tests' / 'farend')]
 
 from farend import FarEnd                # noqa: E402
 from penstock import Penstock, binary    # noqa: E402
