@@ -114,7 +114,7 @@ struct kafka {
     enum pen_outcome outcome;        /* of what is given up: RETRY or REFUSED */
     char why[512];
     enum pen_outcome trouble;        /* what the last error event means; DELIVERED: there was none since a delivery */
-    char trouble_text[256];
+    char trouble_text[440];
     uint64_t log_after_ms, log_held;
 
     int fd;                          /* eventfd: librdkafka or we ourselves want a turn */
@@ -209,6 +209,39 @@ static enum pen_outcome kafka_outcome(rd_kafka_resp_err_t error)
         if (kafka_outcomes[i].error == error)
             return kafka_outcomes[i].outcome;
     return PEN_RETRY;
+}
+
+/* What a refusal asks of the operator. */
+static const char *kafka_mend(rd_kafka_resp_err_t error)
+{
+    switch (error) {
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+    case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+        return "create the topic, or correct `topic`";
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+        return "give the user the right to write to the topic";
+    case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+    case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+    case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+    case RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE:
+        return "check username, password_file, connection_string_file and mechanism";
+    case RD_KAFKA_RESP_ERR__SSL:
+    case RD_KAFKA_RESP_ERR_SECURITY_DISABLED:
+        return "check brokers, security, ca_file, the brokers' certificates and this machine's clock";
+    default:
+        return "check the kafka. properties: the brokers do not take it so";
+    }
+}
+
+/* One sentence for people: about which topic, what the client said and, where it is our fault, what to mend. */
+static void kafka_explain(char *why, size_t size, const char *topic, rd_kafka_resp_err_t error, const char *said)
+{
+    bool ours = kafka_outcome(error) == PEN_REFUSED;
+
+    snprintf(why, size, "topic %.*s: %.*s%s%s", 100, topic, 220, said, ours ? "; " : "", ours ? kafka_mend(error) : "");
 }
 
 /* ---- Settings -------------------------------------------------------------------------------------------------- */
@@ -386,13 +419,13 @@ static void kafka_give_up(struct kafka *kafka, enum pen_outcome outcome, const c
 /* After a fatal error the producer purges its messages by itself: the error behind that tells whose fault it is. */
 static void kafka_give_up_for(struct kafka *kafka, rd_kafka_resp_err_t error)
 {
-    char text[256];
+    char text[256], why[512];
     rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(kafka->producer, text, sizeof(text));
 
     if (fatal)
         error = fatal;
-    kafka_give_up(kafka, kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY,
-                  fatal ? text : rd_kafka_err2str(error));
+    kafka_explain(why, sizeof(why), kafka->topic, error, fatal ? text : rd_kafka_err2str(error));
+    kafka_give_up(kafka, kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY, why);
 }
 
 static bool kafka_is_quiet(const struct kafka *kafka)
@@ -519,7 +552,7 @@ static void kafka_take_error(struct kafka *kafka, rd_kafka_event_t *event)
         kafka_give_up_for(kafka, error);
     } else if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         kafka->trouble = kafka_outcome(error) == PEN_REFUSED ? PEN_REFUSED : PEN_RETRY;
-        snprintf(kafka->trouble_text, sizeof(kafka->trouble_text), "%s", rd_kafka_event_error_string(event));
+        kafka_explain(kafka->trouble_text, sizeof(kafka->trouble_text), kafka->topic, error, rd_kafka_event_error_string(event));
     } else if (kafka->trouble == PEN_REFUSED) {  /* no broker lets us in: waiting helps nobody */
         kafka_give_up(kafka, PEN_REFUSED, kafka->trouble_text);
     }

@@ -82,14 +82,16 @@ def _free_ports(count):
 class Kafka:
     user = "penstock"                                # known to PLAIN and to SCRAM
 
-    def __init__(self, folder, properties=None):
-        """`folder` takes logs, data and certificates; `properties` are added to the broker's."""
+    def __init__(self, folder, properties=None, node=1, voters=None):
+        """`folder` takes logs, data and certificates; `properties` are added to the broker's; `voters`, the controllers' ports
+        by node, make it one of a Cluster."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.classpath = f"{jars()}/*"
         self.password = secrets.token_hex(12)
         self.ca = self.folder / "ca.pem"
         self.properties = properties or {}
+        self.node, self.voters = node, voters
         self.process = None
 
     def __enter__(self):
@@ -111,9 +113,15 @@ class Kafka:
     # ---- life ------------------------------------------------------------------------------------------------
 
     def start(self):
+        self.launch()
+        self.await_answer()
+
+    def launch(self):
         with open(self.folder / "broker.log", "ab") as log:
             self.process = subprocess.Popen(self._java("kafka.Kafka", self.folder / "broker.properties"),
                                             stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def await_answer(self):
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -137,6 +145,13 @@ class Kafka:
         self.stop(kill)
         self.start()
 
+    def freeze(self):
+        """It stops in its tracks: lines stay open, nothing is answered, until thaw()."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def log(self):
         return (self.folder / "broker.log").read_text(errors="replace")
 
@@ -153,12 +168,15 @@ class Kafka:
     # ---- setting up ------------------------------------------------------------------------------------------
 
     def _configure(self):
-        plain, sasl, controller = _free_ports(3)
+        plain, sasl, controller, self.front, self.behind = _free_ports(5)
+        voters = self.voters or {self.node: controller}
         self.bootstrap = f"127.0.0.1:{plain}"
+        self.bootstrap_proxied = f"127.0.0.1:{self.front}"
         self.bootstrap_sasl = f"localhost:{sasl}"
         text = Template((HERE / "broker.properties").read_text()).substitute(
-            plain=plain, sasl=sasl, controller=controller, folder=self.folder, user=self.user,
-            password=self.password)
+            plain=plain, sasl=sasl, controller=voters[self.node], front=self.front, behind=self.behind, node=self.node,
+            voters=",".join(f"{node}@127.0.0.1:{port}" for node, port in voters.items()), folder=self.folder,
+            user=self.user, password=self.password)
         text += "".join(f"{key}={value}\n" for key, value in self.properties.items())
         path = self.folder / "broker.properties"
         path.touch(mode=0o600)
@@ -196,7 +214,27 @@ class Kafka:
 
     def create_topic(self, topic, partitions=1, **settings):
         """`settings` are the topic's own, with _ for a dot: max_message_bytes=1000."""
-        _Admin(self.bootstrap).create_topic(topic, partitions, {k.replace("_", "."): v for k, v in settings.items()})
+        _Admin(self.bootstrap).create_topic(topic, partitions, {k.replace("_", "."): v for k, v in settings.items()},
+                                            len(self.voters or "1"))
+
+    def delete_topic(self, topic):
+        _Admin(self.bootstrap).delete_topic(topic)
+
+    def change_topic(self, topic, **settings):
+        """Settings as with create_topic(), of a topic that is there."""
+        added = ",".join(f"{key.replace('_', '.')}={value}" for key, value in settings.items())
+        self._tool("kafka.admin.ConfigCommand", "--entity-type", "topics", "--entity-name", topic, "--alter",
+                   "--add-config", added)
+
+    def grant(self, topic, revoke=False):
+        """The user may write to the topic, or no longer may; counts where the broker has an authorizer (AUTHORIZER)."""
+        self._tool("kafka.admin.AclCommand", *(["--remove", "--force"] if revoke else ["--add"]), "--allow-principal",
+                   f"User:{self.user}", "--operation", "Write", "--operation", "Describe", "--topic", topic)
+
+    def _tool(self, name, *words):
+        done = subprocess.run(self._java(name, "--bootstrap-server", self.bootstrap, *words), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stdout}{done.stderr}")
 
     def read_all(self, topic):
         """Every message in the topic, as (partition, offset, key or None, value), partitions in order."""
@@ -213,14 +251,74 @@ class Kafka:
         return sorted(messages, key=lambda message: message[:2])
 
 
+class Cluster:
+    """Several brokers, each a controller too; topics have a replica on every one.
+
+        with Cluster(folder, 3) as cluster:
+            cluster.create_topic("t")
+            cluster.leader("t").stop(kill=True)
+    """
+
+    def __init__(self, folder, size=3, properties=None):
+        voters = dict(enumerate(_free_ports(size), 1))
+        properties = {"min.insync.replicas": 2, **(properties or {})}
+        self.brokers = [Kafka(Path(folder) / str(node), properties, node, voters) for node in voters]
+
+    def __enter__(self):
+        for broker in self.brokers:
+            broker._make_certificates()
+            broker._configure()
+            broker._format()
+        for broker in self.brokers:                  # none answers before most of them are there
+            broker.launch()
+        for broker in self.brokers:
+            broker.await_answer()
+        return self
+
+    def __exit__(self, *unused):
+        for broker in self.brokers:
+            broker.stop(kill=True)
+
+    @property
+    def bootstrap(self):
+        return ",".join(broker.bootstrap for broker in self.brokers)
+
+    def alive(self):
+        return next(broker for broker in self.brokers if broker.process is not None)
+
+    def leader(self, topic):
+        """The broker that leads the topic's partition 0; None while none does."""
+        listed = subprocess.run(["kcat", "-b", self.bootstrap, "-L", "-m", "5", "-t", topic], capture_output=True, text=True)
+        found = re.search(r"partition 0, leader (\d+)", listed.stdout)
+        return self.brokers[int(found[1]) - 1] if found else None
+
+    def in_sync(self, topic):
+        """How many replicas of partition 0 have all of it."""
+        listed = subprocess.run(["kcat", "-b", self.bootstrap, "-L", "-m", "5", "-t", topic], capture_output=True, text=True)
+        found = re.search(r"partition 0, leader \d+, replicas: \S+, isrs: ([\d,]+)", listed.stdout)
+        return len(found[1].split(",")) if found else 0
+
+    def create_topic(self, topic, partitions=1, **settings):
+        self.alive().create_topic(topic, partitions, **settings)
+
+    def read_all(self, topic):
+        return self.alive().read_all(topic)
+
+
+# As `properties`: who is not on the plain port needs rights.
+AUTHORIZER = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+              "super.users": "User:ANONYMOUS"}
+
+
 class _Admin:
-    """CreateTopics through librdkafka, which is here anyway: the broker's own tool takes a JVM for each topic."""
+    """Topics made and deleted through librdkafka, which is here anyway: the broker's own tool takes a JVM for each."""
 
     def __init__(self, bootstrap):
         self.lib = lib = ctypes.CDLL("librdkafka.so.1")
-        for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_NewTopic_new", "rd_kafka_queue_new",
-                     "rd_kafka_queue_poll", "rd_kafka_event_CreateTopics_result",
-                     "rd_kafka_CreateTopics_result_topics"):
+        for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_NewTopic_new", "rd_kafka_DeleteTopic_new",
+                     "rd_kafka_queue_new", "rd_kafka_queue_poll", "rd_kafka_event_CreateTopics_result",
+                     "rd_kafka_CreateTopics_result_topics", "rd_kafka_event_DeleteTopics_result",
+                     "rd_kafka_DeleteTopics_result_topics"):
             getattr(lib, name).restype = ctypes.c_void_p
         for name in ("rd_kafka_event_error_string", "rd_kafka_topic_result_error_string"):
             getattr(lib, name).restype = ctypes.c_char_p
@@ -228,28 +326,37 @@ class _Admin:
         lib.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), None, 0)
         self.client = ctypes.c_void_p(lib.rd_kafka_new(0, conf, None, 0))
 
-    def create_topic(self, topic, partitions, settings):
-        lib = self.lib
-        new = ctypes.c_void_p(lib.rd_kafka_NewTopic_new(topic.encode(), partitions, 1, None, 0))
-        queue = ctypes.c_void_p(lib.rd_kafka_queue_new(self.client))
+    def create_topic(self, topic, partitions, settings, replicas):
+        new = ctypes.c_void_p(self.lib.rd_kafka_NewTopic_new(topic.encode(), partitions, replicas, None, 0))
         for key, value in settings.items():
-            lib.rd_kafka_NewTopic_set_config(new, key.encode(), str(value).encode())
-        lib.rd_kafka_CreateTopics(self.client, (ctypes.c_void_p * 1)(new), ctypes.c_size_t(1), None, queue)
+            self.lib.rd_kafka_NewTopic_set_config(new, key.encode(), str(value).encode())
+        self._ask("CreateTopics", new, topic)
+        self.lib.rd_kafka_NewTopic_destroy(new)
+        self.lib.rd_kafka_destroy(self.client)
+
+    def delete_topic(self, topic):
+        old = ctypes.c_void_p(self.lib.rd_kafka_DeleteTopic_new(topic.encode()))
+        self._ask("DeleteTopics", old, topic)
+        self.lib.rd_kafka_DeleteTopic_destroy(old)
+        self.lib.rd_kafka_destroy(self.client)
+
+    def _ask(self, name, what, topic):
+        lib = self.lib
+        queue = ctypes.c_void_p(lib.rd_kafka_queue_new(self.client))
+        getattr(lib, "rd_kafka_" + name)(self.client, (ctypes.c_void_p * 1)(what), ctypes.c_size_t(1), None, queue)
         event = ctypes.c_void_p(lib.rd_kafka_queue_poll(queue, 30000))
-        trouble = self._trouble(event) if event else "no answer within 30 s"
+        trouble = self._trouble(name, event) if event else "no answer within 30 s"
         lib.rd_kafka_event_destroy(event)
-        lib.rd_kafka_NewTopic_destroy(new)
         lib.rd_kafka_queue_destroy(queue)
-        lib.rd_kafka_destroy(self.client)
         if trouble:
             raise RuntimeError(f"topic {topic}: {trouble}")
 
-    def _trouble(self, event):
+    def _trouble(self, name, event):
         lib, count = self.lib, ctypes.c_size_t()
         if lib.rd_kafka_event_error(event):
             return lib.rd_kafka_event_error_string(event).decode()
-        result = ctypes.c_void_p(lib.rd_kafka_event_CreateTopics_result(event))
-        topics = lib.rd_kafka_CreateTopics_result_topics(result, ctypes.byref(count))
+        result = ctypes.c_void_p(getattr(lib, f"rd_kafka_event_{name}_result")(event))
+        topics = getattr(lib, f"rd_kafka_{name}_result_topics")(result, ctypes.byref(count))
         first = ctypes.cast(topics, ctypes.POINTER(ctypes.c_void_p))[0]
         if lib.rd_kafka_topic_result_error(ctypes.c_void_p(first)):
             return lib.rd_kafka_topic_result_error_string(ctypes.c_void_p(first)).decode()

@@ -74,10 +74,14 @@ class Proxy:
     def fault(self, word, **more):
         self.present = Fault(word, **more)
         if word == 'refuse':
-            self.loop.call_soon_threadsafe(self.reset_all)
+            self.reset_lines()
 
     def honest(self):
         self.present = None
+
+    def reset_lines(self):
+        """Those that are open now."""
+        self.loop.call_soon_threadsafe(self.reset_all)
 
     # ---- the loop's thread -----------------------------------------------------------------------------------
 

@@ -271,7 +271,9 @@ static void permanent_errors_become_refusals(void **state)
     assert_int_equal(world_start(world), 0);
     for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
         assert_int_equal(world_answer_to(world, errors[i], why, sizeof(why)), PEN_REFUSED);
-        assert_string_equal(why, rd_kafka_err2str(errors[i]));
+        assert_non_null(strstr(why, rd_kafka_err2str(errors[i])));
+        assert_non_null(strstr(why, "topic " TOPIC ": "));
+        assert_non_null(strstr(why, "; "));      /* what to mend */
     }
     assert_int_equal(world_answer_to(world, RD_KAFKA_RESP_ERR_NO_ERROR, why, sizeof(why)), PEN_DELIVERED);
 }
