@@ -165,7 +165,7 @@ class FarEnd:
     async def on_state(self, request):
         state = self.store.state()
         state.update(up=self.port.site is not None, tokens_issued=self.entra.issued, faults_waiting=len(self.faults.waiting),
-                     settings=dataclasses.asdict(self.ingestion.settings))
+                     held=self.faults.held, settings=dataclasses.asdict(self.ingestion.settings))
         return web.json_response(state)
 
     async def on_control(self, request):

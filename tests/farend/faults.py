@@ -9,6 +9,7 @@ One fault is a JSON object:
     reset-late    read the whole request, then drop the connection; nothing is accepted
     lose-answer   accept the request, then drop the connection before the answer
     hang          read the request and never answer, until the faults are cleared or the caller leaves
+    hold-answer   accept the request, then as with `hang`
     garbage       answer with bytes that are no HTTP
     slow          wait `delay` and go on honestly
 """
@@ -20,7 +21,7 @@ import struct
 
 from aiohttp import web
 
-WORDS = ('status', 'reset', 'reset-late', 'lose-answer', 'hang', 'garbage', 'slow')
+WORDS = ('status', 'reset', 'reset-late', 'lose-answer', 'hang', 'hold-answer', 'garbage', 'slow')
 
 
 class Fault:
@@ -62,6 +63,7 @@ class Faults:
         self.waiting = []
         self.random = random.Random(seed)
         self.cleared = asyncio.Event()
+        self.held = 0                # callers that hang now
 
     def add(self, given):
         self.waiting.append(Fault(**given))
@@ -70,6 +72,14 @@ class Faults:
         self.waiting.clear()
         self.cleared.set()           # whoever hangs now goes on
         self.cleared = asyncio.Event()
+
+    async def hold(self):
+        """Until the faults are cleared."""
+        self.held += 1
+        try:
+            await self.cleared.wait()
+        finally:
+            self.held -= 1
 
     def next(self, where):
         for fault in self.waiting:

@@ -112,7 +112,9 @@ class Ingestion:
                 return early
         self.dcrs[request.match_info['dcr']].take(len(wire), self.settings)
         self.check_rows(entry, self.expand(request, wire, entry))
-        if fault is not None and fault.do == 'lose-answer':
+        if fault is not None and fault.do == 'hold-answer':
+            await self.faults.hold()
+        if fault is not None and fault.do in ('hold-answer', 'lose-answer'):
             faults.drop(request)
         return web.Response(status=204, headers={'x-ms-request-id': request_id})
 
@@ -123,7 +125,7 @@ class Ingestion:
         if fault.do == 'reset-late':
             faults.drop(request)
         if fault.do == 'hang':
-            await self.faults.cleared.wait()
+            await self.faults.hold()
             faults.drop(request)
         if fault.do == 'garbage':
             request.transport.write(b'\x00\x01 this is no HTTP \xff\r\n\r\n')

@@ -24,6 +24,11 @@ def binary():
     return pathlib.Path(os.environ.get('PENSTOCK_BIN') or ROOT / 'build' / 'test' / 'plain' / 'penstock').resolve()
 
 
+def build_folder():
+    """The build that binary() came from: its test programs lie in tests/."""
+    return pathlib.Path(os.environ.get('PENSTOCK_BUILD') or binary().parent).resolve()
+
+
 def slower():
     """How much longer everything may take: sanitizers and busy machines (PENSTOCK_SLOW) need it."""
     return float(os.environ.get('PENSTOCK_SLOW') or 1)

@@ -1,11 +1,11 @@
-"""What scenario tests share: the far end's stand-in, the daemon, and the rule for tests that cannot run here."""
+"""What scenario and crash tests share: the far end's stand-in, the daemon, and the rule for tests that cannot run here."""
 import os
 import pathlib
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / 'tests' / 'lib'), str(ROOT / 'tests' / 'farend')]
 
 from farend import FarEnd                # noqa: E402
@@ -40,6 +40,13 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture
 def far_end(tmp_path):
     with FarEnd(tmp_path / 'farend') as started:
+        yield started
+
+
+@pytest.fixture
+def far_end_ids(tmp_path):
+    """One that keeps event ids alone, for many of them."""
+    with FarEnd(tmp_path / 'farend', '--keep', 'ids') as started:
         yield started
 
 
