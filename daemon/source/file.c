@@ -23,7 +23,8 @@
  * END is the file as it was when it had been read to its end (a restart need not even open it), GONE the second since
  * when it is under no name, or 0; PATH is percent-escaped. Everything in attrs may be newer than the row's position: the
  * prints are about bytes read, the position about bytes safe, and both hold in the same file. Who dies between two saves
- * reads some bytes twice.
+ * reads some bytes twice. END counts only where the position has come as far as the prints; so it is not said before
+ * the prints have: while the last chunk is OUT, the row knows of no end.
  *
  * Where it must guess it reads again rather than skip, and says so.
  *
@@ -94,6 +95,7 @@ struct file {
     unsigned lost : 1;               /* open, under no name */
     unsigned final : 1;              /* what is read now is all there will ever be */
     unsigned at_end : 1;             /* the chunk that is out reached the end */
+    unsigned unnoted : 1;            /* a chunk is out: the prints do not know of it yet */
     unsigned is_short : 1;           /* shorter than what was read; since quiet_ms */
     unsigned skip : 1;               /* start = end */
     unsigned packed : 1;             /* counted in packed_count */
@@ -303,9 +305,10 @@ static bool path_unescape(char *out, size_t capacity, const char *text)
 
 static void file_attrs(const struct file *file, char *out)
 {
+    uint64_t end_size = file->unnoted ? UNKNOWN_SIZE : file->end_size;
     int size = snprintf(out, 256, "v1 %" PRIu64 ":%" PRIu64 " %u:%016" PRIx64 " %" PRIu64 ":%u:%016" PRIx64
                         " %" PRIu64 ":%" PRId64 " %" PRId64 " ", file->dev, file->ino, file->prints.head_size,
-                        file->prints.head, file->prints.tail_at, file->prints.tail_size, file->prints.tail, file->end_size,
+                        file->prints.head, file->prints.tail_at, file->prints.tail_size, file->prints.tail, end_size,
                         file->end_ctime, file->gone);
 
     path_escape(out + size, file->path);
@@ -776,6 +779,7 @@ static void file_offer(struct file *file, const struct reading *reading)
 {
     struct chunk *chunk = file->chunk;
 
+    file->unnoted = true;
     if (file->stream == NULL) {
         char attrs[ATTRS_MAX];
 
@@ -907,11 +911,12 @@ static void file_source_on_chunk(void *self, void *stream_self, struct chunk *ch
 
     assert(file->state == FILE_OUT && file->chunk == chunk && consumed <= chunk->size);
     source->busy--;
+    file->unnoted = false;
     if (consumed > 0)
         reader_note(file->reader, chunk->data, consumed, chunk->offset, &file->prints);
     assert(stream_position(file->stream) == chunk->offset + consumed);
     file->want = consumed == 0 && !file->at_end ? chunk->capacity * 2 : 0;
-    if (consumed > 0)
+    if (consumed > 0 || file->at_end)
         file_save(file);
     if (source->closing) {
         file_drop_chunk(file);

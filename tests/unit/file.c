@@ -1244,6 +1244,31 @@ static void test_stop_with_chunks_out(void **state)
     assert_int_equal(host.line_count, 2);
 }
 
+/* The row may be saved between a file's last chunk and what became of it; then the process may die. */
+static void test_death_with_the_last_chunk_out(void **state)
+{
+    (void)state;
+    host.hold = true;
+    put("logs/a.log", "w", "one\n");
+    start_logs("");
+    AWAIT(host.out == 1);
+    restart("");                     /* saved as it was; what the end gave back was never safe */
+    host.hold = false;
+    AWAIT(seen("one") == 2);
+    settle();
+    assert_int_equal(seen("one"), 2);
+    put("logs/a.log", "a", "two\n");
+    AWAIT(seen("two") == 1);
+    host.hold = true;
+    put("logs/a.log", "a", "three\n");
+    AWAIT(host.out == 1);
+    restart("");
+    host.hold = false;
+    AWAIT(seen("three") == 2);
+    assert_int_equal(seen("one"), 2);
+    assert_int_equal(seen("two"), 1);
+}
+
 static void test_stop_in_the_middle(void **state)
 {
     char name[64];
@@ -1301,6 +1326,7 @@ int main(void)
         TEST(once),
         TEST(once_with_nothing),
         TEST(stop_with_chunks_out),
+        TEST(death_with_the_last_chunk_out),
         TEST(stop_in_the_middle),
     };
 
