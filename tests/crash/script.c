@@ -124,7 +124,7 @@ static void bury_taken(struct script *script)
     if (script->taken_count == 0)
         return;
     taken = &script->taken[chance(script, script->taken_count)];
-    if (dead_append(script->dead_path, SINK, &taken->part, 1, 0) == 0)
+    if (dead_append(script->dead_path, &(struct dead_stamp){ .sink = SINK, .schema = "raw" }, &taken->part, 1, UINT64_MAX) == 0)
         settle(script, taken);
 }
 
