@@ -52,8 +52,8 @@ static int posix_random(void *into, size_t size)
 }
 
 const struct io io_posix = {
-    .openat = posix_openat, .close = close, .pread = pread, .pwrite = pwrite, .fstat = fstat, .fstatvfs = fstatvfs,
-    .ftruncate = ftruncate, .fallocate = fallocate, .fdatasync = fdatasync, .fsync = fsync, .mkdirat = mkdirat,
+    .openat = posix_openat, .close = close, .pread = pread, .pwrite = pwrite, .fstat = fstat, .fstatat = fstatat,
+    .fstatvfs = fstatvfs, .ftruncate = ftruncate, .fallocate = fallocate, .fdatasync = fdatasync, .fsync = fsync, .mkdirat = mkdirat,
     .unlinkat = unlinkat, .renameat = renameat, .list = posix_list, .clock = clock_gettime, .random = posix_random,
 };
 const struct io *io = &io_posix;

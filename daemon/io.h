@@ -21,6 +21,7 @@ struct io {
     ssize_t (*pread)(int fd, void *into, size_t size, off_t offset);
     ssize_t (*pwrite)(int fd, const void *from, size_t size, off_t offset);
     int (*fstat)(int fd, struct stat *st);
+    int (*fstatat)(int dir_fd, const char *path, struct stat *st, int flags);
     int (*fstatvfs)(int fd, struct statvfs *st);
     int (*ftruncate)(int fd, off_t size);
     int (*fallocate)(int fd, int mode, off_t offset, off_t size);

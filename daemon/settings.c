@@ -73,8 +73,8 @@ const struct pen_option sink_options[] = {
       .help = "A batch is sealed when its oldest message is this old." },
     { "spool", PEN_CHOICE, AT(spool), .fallback = "when-needed", .choices = spool_uses,
       .help = "Whether batches go to disk only when the far end cannot take them, or always, for sources that forget." },
-    { "spool_max", PEN_BYTES, AT(spool_max), .fallback = "4G", .min = 64 * K, .max = 1024 * T,
-      .help = "Cap of this sink's spool on disk." },
+    { "spool_max", PEN_BYTES, AT(spool_max), .fallback = "4G", .min = M, .max = 1024 * T,
+      .help = "Cap of this sink's spool in whole blocks of the disk, its folder included; at least two batches." },
     { "spool_full", PEN_CHOICE, AT(spool_full), .fallback = "wait", .choices = spool_fulls,
       .help = "At the cap the sources wait, or the oldest batches are dropped and counted." },
     { "spool_after", PEN_MS, AT(spool_after_ms), .fallback = "5s", .min = 0, .max = HOUR,
@@ -295,6 +295,25 @@ static void sink_read_events(struct sink_settings *sink)
     }
 }
 
+/* A batch with its index, and a segment around it: a spool that takes none of them would be no spool. */
+static void sink_check_spool(const struct sink_settings *sink)
+{
+    const struct pen_option *row = sink->type->options;
+    struct pen_option rows[2] = { 0 };
+    struct pen_error err = { 0 };
+    uint64_t batch_bytes = 0;
+
+    while (row != NULL && row->name != NULL && strcmp(row->name, "batch_bytes") != 0)
+        row++;
+    if (row == NULL || row->name == NULL)
+        return;
+    rows[0] = *row;
+    rows[0].offset = 0;
+    if (pen_conf_fill(sink->section, rows, &batch_bytes, &err) == 0 && sink->spool_max < 2 * batch_bytes)
+        conf_mistake(sink->section, "spool_max", "\"spool_max\": expected at least twice \"batch_bytes\", which is %llu: the "
+                     "spool must have room for a batch", (unsigned long long)batch_bytes);
+}
+
 static void sink_read(struct settings *settings, struct pen_conf *section)
 {
     const unsigned mistakes = conf_mistakes(settings->conf);
@@ -317,6 +336,8 @@ static void sink_read(struct settings *settings, struct pen_conf *section)
         conf_mistake(section, "retry_min", "\"retry_min\": expected no more than \"retry_max\"");
     sink_read_sources(settings, sink);
     sink_read_events(sink);
+    if (conf_mistakes(settings->conf) == mistakes)
+        sink_check_spool(sink);
     if (conf_mistakes(settings->conf) == mistakes)
         type_prove(sink->section, sink->type->prove);
 }

@@ -1,25 +1,35 @@
 /*
- * spool.c - segments and frames.
+ * spool.c - the queue of segments: what waits, what was taken, what is settled, and the cap.
  *
- * A spool is a folder of segments, `%016x.seg`, numbered upwards. All integers are little-endian.
+ * A spool is a folder of segments (segment.c has their format), named by the number of their first message and written one
+ * after the other. So a segment's messages are those from its name up to the next one's: whatever a file may hold beyond
+ * that is an append that was taken back.
  *
- *   segment   header, then frames, then (once the segment is full) a trailer; a segment without one is counted by
- *             walking its frames' heads
- *   header    "PENSPOOL" | u32 version = 1 | u32 zero | u64 number | u32 zero | u32 crc                     32 bytes
- *   frame     head | payload
- *   head      u32 magic "PFRM" | u16 flags | u8 kind | u8 zero | u32 stored | u32 plain | u32 messages | u32 zero |
- *             u64 order | u64 life | u32 payload crc | u32 head crc                                         48 bytes
- *             flags: 1 the payload is one zstd frame, 2 this is the trailer (stored = 0, messages = the segment's sum)
- *   payload   u32 streams, each u16 size and bytes; then per message u32 size, u32 stream, u32 source, u32 zero,
- *             u64 position, i64 ticks; then the messages' bytes, parted by commas
+ *      settled │ taken: in memory, to be settled │ untaken │ appended
+ *     ─────────┼─────────────────────────────────┼─────────┼──────────▶
+ *              place                             read_at   the last segment's end
  *
- * Every crc is CRC-32C: of the 28 bytes before it in a header, the 44 bytes before it in a head, the stored payload.
+ * Opening lists the folder's names and sizes, reads the head at the saved place, and walks the heads of the last segment
+ * alone, because no name tells its end. For 100 GB that is 1,600 names, and the same reading as for one segment; memory is
+ * about 100 bytes per segment, and 4 more per source for those of this life.
+ *
+ * The cap counts blocks of the disk: of the folder, its segments, and whatever else lies in it. Before an append the most it
+ * can take is held against the cap, and fallocated, so that neither the cap nor the disk's end is met half-way.
  *
  * If we die
- *   while appending: the tail is torn; nobody was told it is safe. A new process never appends to an old segment, and a
- *   reader that meets a bad head or payload looks for the next good head, so only damaged frames are lost.
+ *   while appending: the tail is torn, or whole and unacknowledged, and then sent twice. A new process never appends to an
+ *   old segment. A last segment without one whole frame is removed if it is the beginning of one, else set aside.
+ *   and the power goes later: a new process syncs what the old one left last, before it numbers anything after it.
+ *   after an append failed, before its bytes were cut off: the next segment's name says that they do not count.
  *   after a frame was settled, before the place was saved: it is sent again, with the same event ids.
- *   while a segment is unlinked: it is gone or still there; if it is, the saved place says it is done.
+ *   while a segment is unlinked: it is gone or still there; if it is, the saved place says it is done. Segments go oldest
+ *   first, so none is ever missing between two others, but where drop-oldest took one; then its messages are counted as
+ *   dropped once more.
+ *
+ * Damage costs the messages of the frames it hit, no others; how many these were the next whole head tells, or the next
+ * segment's name. They are counted as dropped, and one error names segment and offset. A segment of which nothing could be
+ * read is set aside under another name rather than removed; so is one with places that the disk did not give back. What the
+ * disk or the process has no right, no descriptor or no key to read is not damage: it waits, and so does all behind it.
  *
  * In tests/model/outlet.pml a job on the pool is IDLE, RUNNING, SYNCED (the loop has not heard of it) or FAILED; the frames
  * that spool_append_done() has counted are `known` there, those of an append under way are `written`.
@@ -28,35 +38,46 @@
 
 #include "daemon/io.h"
 #include "daemon/log.h"
+#include "daemon/segment.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <isa-l/crc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
-#define HEADER_SIZE 32u
-#define HEAD_SIZE 48u
-#define FRAME_MAGIC 0x4D524650u                    /* "PFRM" */
-#define FLAG_ZSTD 1u
-#define FLAG_TRAILER 2u
-#define MESSAGE_SIZE 32u
-/* A batch is at most a megabyte and a message at most what one record can make of itself: beyond this a head lies. */
-#define PAYLOAD_MAX (128u * 1024 * 1024)
+/* What an append may cost beside its bytes: the file's map of extents, the folder growing by a name. */
+#define SLACK_BYTES ((uint64_t)16 * 1024)
+#define BLOCK_BYTES ((uint64_t)4096)
+/* So often a place of the disk is tried before it is given up; the outlet waits between. */
+#define READ_TRIES 5u
 
 struct segment {
     TAILQ_ENTRY(segment) entry;
-    uint64_t number, bytes;
+    uint64_t number;                 /* of its first message */
+    uint64_t count;                  /* of its messages */
+    uint64_t passed;                 /* of them: taken, or lost */
+    uint64_t bytes;                  /* of the disk */
+    uint64_t size;                   /* of the file, where it is of this life; else 0: as it is */
     uint64_t read_at;                /* next untaken frame */
-    uint64_t untaken;                /* frames from read_at on */
-    uint64_t frames, messages;       /* appended in this life, for the trailer */
+    uint64_t room;                   /* fallocated up to here, while it is appended to */
+    uint32_t *rows;                  /* [conf.rows] untaken messages; NULL: of an earlier life, all are the last row's */
     uint32_t taken;                  /* frames in the spool's list of taken ones */
+    uint32_t tries;                  /* to read at read_at, in vain */
     bool sealed;                     /* nothing is appended any more */
-    uint64_t *rows;                  /* [conf.rows] unsettled messages */
+    bool read;                       /* some frame of it was whole */
+    bool unreadable;                 /* the disk did not give back some place of it */
+    bool alien;                      /* another version's */
+    bool damaged, locked;            /* said already */
+};
+
+struct spool_frame {
+    TAILQ_ENTRY(spool_frame) entry;
+    struct segment *segment;
+    uint64_t offset;
+    uint32_t unsettled;              /* messages */
 };
 
 struct spool {
@@ -65,249 +86,260 @@ struct spool {
     int dir_fd;
     TAILQ_HEAD(segments, segment) segments;  /* oldest first */
     TAILQ_HEAD(frames, spool_frame) taken; /* in order of place */
-    uint64_t bytes, untaken, damaged, next_number;
-    uint64_t *rows;                  /* sums over the segments */
+    uint64_t bytes;                  /* of segments and other files */
+    uint64_t dir_bytes;              /* of the folder itself */
+    uint64_t untaken;                /* messages, in all segments */
+    uint64_t damaged, next_number;
+    uint64_t *rows;                  /* unsettled messages, taken ones too */
+    uint64_t *lost;                  /* by rows: messages of frames that could not be read back */
     int write_fd;                    /* of the last segment, while it is not sealed; else -1 */
-    uint64_t *lost;                  /* rows: messages of frames that could not be read back */
+    struct segment_header write_header;    /* of the same */
     bool appending, reading;
 };
 
-/* ---- Bytes ---- */
-
-static void put16(unsigned char *at, uint16_t value)
+static uint32_t last_row(const struct spool *spool)
 {
-    at[0] = (unsigned char)value;
-    at[1] = (unsigned char)(value >> 8);
+    return spool->conf.rows - 1;
 }
 
-static void put32(unsigned char *at, uint32_t value)
+static uint64_t segment_untaken(const struct segment *segment)
 {
-    put16(at, (uint16_t)value);
-    put16(at + 2, (uint16_t)(value >> 16));
+    return segment->count - segment->passed;
 }
 
-static void put64(unsigned char *at, uint64_t value)
+static uint64_t fd_bytes(int fd)
 {
-    put32(at, (uint32_t)value);
-    put32(at + 4, (uint32_t)(value >> 32));
+    struct stat st;
+
+    return io->fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-static uint16_t get16(const unsigned char *at)
-{
-    return (uint16_t)(at[0] | at[1] << 8);
-}
+/* ---- Segments ---- */
 
-static uint32_t get32(const unsigned char *at)
-{
-    return get16(at) | (uint32_t)get16(at + 2) << 16;
-}
-
-static uint64_t get64(const unsigned char *at)
-{
-    return get32(at) | (uint64_t)get32(at + 4) << 32;
-}
-
-static uint32_t crc32c(const void *data, size_t size)
-{
-    return crc32_iscsi((unsigned char *)data, (int)size, 0xFFFFFFFFu) ^ 0xFFFFFFFFu;
-}
-
-/* ---- Heads ---- */
-
-struct head {
-    uint32_t flags, stored, plain, messages, crc;
-    enum pen_kind kind;
-    uint64_t order, life;
-};
-
-static void head_write(unsigned char out[HEAD_SIZE], const struct head *head)
-{
-    memset(out, 0, HEAD_SIZE);
-    put32(out, FRAME_MAGIC);
-    put16(out + 4, (uint16_t)head->flags);
-    out[6] = (unsigned char)head->kind;
-    put32(out + 8, head->stored);
-    put32(out + 12, head->plain);
-    put32(out + 16, head->messages);
-    put64(out + 24, head->order);
-    put64(out + 32, head->life);
-    put32(out + 40, head->crc);
-    put32(out + 44, crc32c(out, 44));
-}
-
-static bool head_read(const unsigned char in[HEAD_SIZE], struct head *head)
-{
-    if (get32(in) != FRAME_MAGIC || get32(in + 44) != crc32c(in, 44))
-        return false;
-    head->flags = get16(in + 4);
-    head->kind = in[6];
-    head->stored = get32(in + 8);
-    head->plain = get32(in + 12);
-    head->messages = get32(in + 16);
-    head->order = get64(in + 24);
-    head->life = get64(in + 32);
-    head->crc = get32(in + 40);
-    return head->stored <= PAYLOAD_MAX && head->plain <= PAYLOAD_MAX && (unsigned)head->kind < PEN_KINDS;
-}
-
-/* The next good head at or behind `at`: its place, or `end` where there is none. */
-static uint64_t head_find(int fd, uint64_t at, uint64_t end, struct head *head)
-{
-    unsigned char block[64 * 1024];
-    ssize_t got;
-
-    while (end - at >= HEAD_SIZE) {
-        got = io_read_full(fd, block, sizeof(block) < end - at ? sizeof(block) : (size_t)(end - at), at);
-        if (got < 0) {                             /* a place the disk cannot read: what lies behind it may be good */
-            at += got == -EIO ? 4096 : end - at;
-            if (at > end)
-                return end;
-            continue;
-        }
-        if (got < (ssize_t)HEAD_SIZE)
-            return end;
-        for (size_t i = 0; i + HEAD_SIZE <= (size_t)got; i++)
-            if (block[i] == 'P' && head_read(block + i, head) && at + i + HEAD_SIZE + head->stored <= end)
-                return at + i;
-        at += (uint64_t)got - (HEAD_SIZE - 1);
-    }
-    return end;
-}
-
-/* ---- Opening ---- */
-
-static void segment_path(char out[32], uint64_t number)
-{
-    snprintf(out, 32, "%016" PRIx64 ".seg", number);
-}
-
-static struct segment *segment_new(struct spool *spool, uint64_t number)
+static struct segment *segment_add(struct spool *spool, uint64_t number)
 {
     struct segment *segment = calloc(1, sizeof(*segment));
 
-    if (segment == NULL || (segment->rows = calloc(spool->conf.rows, sizeof(*segment->rows))) == NULL)
+    if (segment == NULL)
         abort();
     segment->number = number;
-    segment->read_at = HEADER_SIZE;
+    segment->read_at = SEGMENT_BEGIN;
+    TAILQ_INSERT_TAIL(&spool->segments, segment, entry);
     return segment;
 }
 
-static void segment_free(struct segment *segment)
+static void segment_forget(struct spool *spool, struct segment *segment)
 {
+    assert(segment->taken == 0);
+    spool->bytes -= segment->bytes;
+    spool->untaken -= segment_untaken(segment);
+    TAILQ_REMOVE(&spool->segments, segment, entry);
     free(segment->rows);
     free(segment);
 }
 
-/* Counts frames and messages from read_at on: from the trailer where the whole segment is still to be read, else by its
- * heads. */
-static void segment_count(struct spool *spool, struct segment *segment, int fd)
+static void segment_set_bytes(struct spool *spool, struct segment *segment, uint64_t bytes)
 {
-    uint64_t *row = &segment->rows[spool->conf.rows - 1];
-    uint64_t at = segment->read_at, found;
-    unsigned char bytes[HEAD_SIZE];
-    struct head head;
+    spool->bytes += bytes - segment->bytes;
+    segment->bytes = bytes;
+}
 
-    if (at == HEADER_SIZE && segment->bytes >= HEADER_SIZE + HEAD_SIZE &&
-        io_read_full(fd, bytes, HEAD_SIZE, segment->bytes - HEAD_SIZE) == (ssize_t)HEAD_SIZE && head_read(bytes, &head) &&
-        (head.flags & FLAG_TRAILER) != 0) {
-        *row = head.messages;
-        segment->untaken = head.order;             /* a trailer's order is its segment's number of frames */
+static void segment_unlink(struct spool *spool, struct segment *segment)
+{
+    char path[SEGMENT_PATH_SIZE];
+
+    segment_path(path, segment->number);
+    if (io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT)
+        log_line(LOG_WARN, "a finished segment of the spool could not be removed, it will be at the next start",
+                 "dir", spool->dir, "segment", path, "error", strerror(errno), NULL);
+    segment_forget(spool, segment);
+}
+
+/* Its bytes stay in the folder, and count. */
+static void segment_put_aside(struct spool *spool, struct segment *segment)
+{
+    uint64_t bytes = segment->bytes;
+    char path[SEGMENT_PATH_SIZE];
+    int r = segment_set_aside(spool->dir_fd, segment->number);
+
+    segment_path(path, segment->number);
+    if (r != UV_ENOENT)
+        log_line(LOG_ERROR, r == 0 ? "a segment of the spool cannot be read: it is set aside, under a name that ends in .aside"
+                                   : "a segment of the spool cannot be read, nor set aside; it is passed over",
+                 "dir", spool->dir, "segment", path, "why",
+                 segment->alien ? "another version of Penstock wrote it: deliver it with that one"
+                 : segment->unreadable ? "the disk does not give it back" : "nothing in it is whole", NULL);
+    segment_forget(spool, segment);
+    spool->bytes += r != UV_ENOENT ? bytes : 0;
+}
+
+/* Everything in it is taken or lost. What its rows still count was in frames that nobody could read. */
+static void segment_finish(struct spool *spool, struct segment *segment)
+{
+    if (segment_untaken(segment) > 0)
         return;
-    }
-    while ((found = head_find(fd, at, segment->bytes, &head)) < segment->bytes) {
-        if (found > at)
-            spool->damaged++;
-        at = found + HEAD_SIZE + head.stored;
-        if ((head.flags & FLAG_TRAILER) != 0)
-            continue;
-        *row += head.messages;
-        segment->untaken++;
+    for (uint32_t row = 0; segment->rows != NULL && row < spool->conf.rows; row++) {
+        spool->lost[row] += segment->rows[row];
+        spool->rows[row] -= segment->rows[row];
+        segment->rows[row] = 0;
     }
 }
 
-static int spool_open_segment(struct spool *spool, uint64_t number, struct pen_error *err)
+/* Segments go once they are sealed, read to their end, and settled; the oldest first. */
+static void spool_retire(struct spool *spool)
 {
     struct segment *segment;
-    struct stat st;
-    char path[32];
+
+    while ((segment = TAILQ_FIRST(&spool->segments)) != NULL && segment->sealed && segment_untaken(segment) == 0 &&
+           segment->taken == 0) {
+        if (segment->damaged && (!segment->read || segment->unreadable))
+            segment_put_aside(spool, segment);
+        else
+            segment_unlink(spool, segment);
+    }
+}
+
+/* ---- Opening ---- */
+
+/* How many messages the last segment holds. What ends it may be an append that was never synced: a whole head with bytes
+ * that did not come. So the last frames, as many as one append can have, count only up to the last whole one. */
+static uint64_t segment_measure(const struct segment_file *file)
+{
+    struct segment_frame tail[SPOOL_APPEND_MAX], frame = { 0 };
+    uint64_t count = 0, frames = 0, last;
+
+    for (;; frames++) {
+        (void)segment_next(file, frame.end, file->size, true, &frame);     /* passes over what cannot be read */
+        if (frame.offset >= file->size)
+            break;
+        tail[frames % SPOOL_APPEND_MAX] = frame;
+    }
+    for (last = frames; last > 0 && frames - last < SPOOL_APPEND_MAX && count == 0; last--) {
+        frame = tail[(last - 1) % SPOOL_APPEND_MAX];
+        if (segment_verify(file, &frame) > 0)
+            count = (uint64_t)frame.before + frame.messages;
+    }
+    return count > 0 || last == 0 ? count : frame.before;
+}
+
+/* It was appended to when its process died: gives back what was allocated ahead. */
+static void segment_trim(struct spool *spool, struct segment *segment, uint64_t size)
+{
+    char path[SEGMENT_PATH_SIZE];
     int fd;
 
-    segment_path(path, number);
-    if (number >= spool->next_number)
-        spool->next_number = number + 1;
-    if (number < spool->conf.place.segment)
-        return io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT
-            ? pen_error_set(err, -errno, "%s/%s: %s", spool->dir, path, strerror(errno)) : 0;
-    fd = io->openat(spool->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-    if (fd < 0 || io->fstat(fd, &st) < 0) {
-        int code = -errno;
-
-        if (fd >= 0)
-            io->close(fd);
-        return pen_error_set(err, code, "%s/%s: %s", spool->dir, path, strerror(-code));
-    }
-    segment = segment_new(spool, number);
-    segment->sealed = true;
-    segment->bytes = (uint64_t)st.st_size;
-    if (number == spool->conf.place.segment && spool->conf.place.offset > segment->read_at)
-        segment->read_at = spool->conf.place.offset < segment->bytes ? spool->conf.place.offset : segment->bytes;
-    segment_count(spool, segment, fd);
+    segment_path(path, segment->number);
+    fd = io->openat(spool->dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return;
+    if (io->ftruncate(fd, (off_t)size) == 0)
+        segment_set_bytes(spool, segment, fd_bytes(fd));
     io->close(fd);
-    if (segment->untaken == 0) {
-        /* Nothing left in it, or nothing whole: an append that was never acknowledged. */
-        segment_free(segment);
-        io->unlinkat(spool->dir_fd, path, 0);
+}
+
+static int spool_open_last(struct spool *spool, struct segment *segment)
+{
+    struct segment_file file;
+    int r = segment_open(&file, spool->dir_fd, segment->number);
+    bool torn;
+
+    if (r == UV_EIO || r == UV_ELOOP) {
+        segment->unreadable = true;
+        segment_put_aside(spool, segment);
         return 0;
     }
-    TAILQ_INSERT_TAIL(&spool->segments, segment, entry);
-    spool->bytes += segment->bytes;
-    spool->untaken += segment->untaken;
-    spool->rows[spool->conf.rows - 1] += segment->rows[spool->conf.rows - 1];
+    if (r < 0)
+        return r;
+    segment->count = segment_measure(&file);
+    /* Perhaps it was killed before it had synced this, and now the power goes: what is numbered after it must find it. */
+    (void)!io->fdatasync(file.fd);
+    (void)!io->fsync(spool->dir_fd);
+    spool->untaken += segment->count;
+    segment->alien = file.alien > 0;
+    torn = segment->count == 0 && segment_is_torn(&file);
+    segment_close(&file);
+    if (torn)
+        segment_unlink(spool, segment);
+    else if (segment->count == 0)
+        segment_put_aside(spool, segment);
+    else if (file.bytes > file.size + SLACK_BYTES)
+        segment_trim(spool, segment, file.size);
     return 0;
 }
 
-static int number_compare(const void *a, const void *b)
+/* The segment in which the saved place lies: the head there tells how many messages were settled before it. */
+static int spool_open_place(struct spool *spool, struct segment *segment, uint64_t offset)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    struct segment_frame frame;
+    struct segment_file file;
+    int r = segment_open(&file, spool->dir_fd, segment->number);
 
-    return x < y ? -1 : x > y;
-}
-
-struct numbers {
-    uint64_t *at;
-    size_t count, capacity;
-};
-
-static int on_name(void *arg, const char *name)
-{
-    struct numbers *numbers = arg;
-    uint64_t number;
-    int used;
-
-    if (sscanf(name, "%16" SCNx64 ".seg%n", &number, &used) != 1 || used != 20 || name[20] != '\0')
-        return 0;
-    if (numbers->count == numbers->capacity) {
-        numbers->capacity = numbers->capacity > 0 ? numbers->capacity * 2 : 64;
-        numbers->at = realloc(numbers->at, numbers->capacity * sizeof(*numbers->at));
-        if (numbers->at == NULL)
-            abort();
-    }
-    numbers->at[numbers->count++] = number;
+    if (r < 0)
+        return r;
+    (void)segment_next(&file, offset, file.size, true, &frame);
+    segment->read_at = offset;
+    segment->passed = frame.offset < file.size && frame.before < segment->count ? frame.before : segment->count;
+    spool->untaken -= segment->passed;
+    segment_close(&file);
     return 0;
 }
 
-static int spool_open_recover(struct spool *spool, struct pen_error *err)
+static void spool_open_names(struct spool *spool, const struct segment_names *names)
 {
-    struct numbers numbers = { 0 };
-    int r = 0;
+    char path[SEGMENT_PATH_SIZE];
+    struct segment *segment = NULL;
 
-    if (io->list(spool->dir_fd, on_name, &numbers) < 0)
-        r = pen_error_set(err, -errno, "%s: %s", spool->dir, strerror(errno));
-    if (numbers.count > 0)
-        qsort(numbers.at, numbers.count, sizeof(*numbers.at), number_compare);
-    for (size_t i = 0; i < numbers.count && r == 0; i++)
-        r = spool_open_segment(spool, numbers.at[i], err);
-    free(numbers.at);
+    for (size_t i = 0; i < names->count; i++) {
+        uint64_t number = names->at[i].number;
+
+        if (number < spool->conf.place.segment) {  /* settled, and we died before it was gone */
+            segment_path(path, number);
+            if (io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT)
+                spool->bytes += names->at[i].bytes;
+            continue;
+        }
+        if (segment != NULL) {
+            segment->count = number - segment->number;
+            spool->untaken += segment->count;
+        }
+        segment = segment_add(spool, number);
+        segment->sealed = true;
+        segment_set_bytes(spool, segment, names->at[i].bytes);
+    }
+    spool->bytes += names->other_bytes;
+    if (names->aside > 0)
+        log_line(LOG_WARN, "files that were set aside lie in the spool's folder and take of its room", "dir", spool->dir,
+                 "files", log_number(names->aside), NULL);
+}
+
+static int spool_open_recover(struct spool *spool)
+{
+    const struct spool_place *place = &spool->conf.place;
+    struct segment_names names;
+    struct segment *segment;
+    int r = segment_names_read(&names, spool->dir_fd);
+
+    if (r < 0)
+        return r;
+    spool_open_names(spool, &names);
+    segment_names_free(&names);
+    segment = TAILQ_LAST(&spool->segments, segments);
+    spool->next_number = place->segment + (place->offset > 0);
+    if (segment != NULL) {
+        spool->next_number = segment->number;
+        r = spool_open_last(spool, segment);
+        segment = TAILQ_LAST(&spool->segments, segments);
+        if (segment != NULL)
+            spool->next_number = segment->number + segment->count;
+    }
+    if (spool->next_number == 0)
+        spool->next_number = 1;
+    segment = TAILQ_FIRST(&spool->segments);
+    if (r == 0 && segment != NULL && segment->number == place->segment && place->offset > SEGMENT_BEGIN)
+        r = spool_open_place(spool, segment, place->offset);
+    spool->rows[last_row(spool)] = spool->untaken;
+    if (r == 0)
+        spool_retire(spool);
     return r;
 }
 
@@ -321,7 +353,6 @@ int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_err
     spool->conf = *conf;
     spool->write_fd = -1;
     spool->dir_fd = -1;
-    spool->next_number = conf->place.segment + 1;
     TAILQ_INIT(&spool->segments);
     TAILQ_INIT(&spool->taken);
     spool->dir = strdup(conf->dir);
@@ -339,14 +370,25 @@ int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_err
         r = pen_error_set(err, -errno, "%s: %s", conf->dir, strerror(errno));
         goto fail;
     }
-    r = spool_open_recover(spool, err);
-    if (r < 0)
+    spool->dir_bytes = fd_bytes(spool->dir_fd);
+    r = spool_open_recover(spool);
+    if (r < 0) {
+        pen_error_set(err, r, "%s: the spool cannot be read: %s", conf->dir, uv_strerror(r));
         goto fail;
+    }
     *ret = spool;
     return 0;
 fail:
     spool_close(spool);
     return r;
+}
+
+/* Nothing more will be appended to the last segment. */
+static void spool_close_write(struct spool *spool)
+{
+    if (spool->write_fd >= 0)
+        io->close(spool->write_fd);
+    spool->write_fd = -1;
 }
 
 void spool_close(struct spool *spool)
@@ -357,16 +399,18 @@ void spool_close(struct spool *spool)
     if (spool == NULL)
         return;
     assert(!spool->appending && !spool->reading);
-    while ((segment = TAILQ_FIRST(&spool->segments)) != NULL) {
-        TAILQ_REMOVE(&spool->segments, segment, entry);
-        segment_free(segment);
-    }
     while ((frame = TAILQ_FIRST(&spool->taken)) != NULL) {
         TAILQ_REMOVE(&spool->taken, frame, entry);
         free(frame);
     }
-    if (spool->write_fd >= 0)
-        io->close(spool->write_fd);
+    segment = TAILQ_LAST(&spool->segments, segments);
+    if (spool->write_fd >= 0)                      /* gives back what was allocated ahead; else the next start does */
+        (void)!io->ftruncate(spool->write_fd, (off_t)segment->size);
+    spool_close_write(spool);
+    while ((segment = TAILQ_FIRST(&spool->segments)) != NULL) {
+        segment->taken = 0;
+        segment_forget(spool, segment);
+    }
     if (spool->dir_fd >= 0)
         io->close(spool->dir_fd);
     free(spool->rows);
@@ -398,11 +442,6 @@ bool spool_is_empty(const struct spool *spool)
     return spool->untaken == 0 && TAILQ_EMPTY(&spool->taken);
 }
 
-bool spool_is_full(const struct spool *spool)
-{
-    return spool->bytes >= spool->conf.bytes_max;
-}
-
 uint64_t spool_damaged(const struct spool *spool)
 {
     return spool->damaged;
@@ -414,9 +453,9 @@ struct spool_place spool_place(const struct spool *spool)
     const struct segment *segment;
 
     if (frame != NULL)
-        return (struct spool_place){ frame->segment, frame->offset };
+        return (struct spool_place){ frame->segment->number, frame->offset };
     TAILQ_FOREACH(segment, &spool->segments, entry)
-        if (segment->untaken > 0 || !segment->sealed)
+        if (segment_untaken(segment) > 0 || !segment->sealed)
             return (struct spool_place){ segment->number, segment->read_at };
     return (struct spool_place){ spool->next_number, 0 };
 }
@@ -429,37 +468,7 @@ uint64_t spool_lost(struct spool *spool, uint32_t row)
     return lost;
 }
 
-/* ---- Retiring ---- */
-
-/* A segment goes once it is sealed, read to its end, and settled; what its rows still count then was damaged. */
-static void segment_retire(struct spool *spool, struct segment *segment)
-{
-    char path[32];
-
-    if (!segment->sealed || segment->untaken > 0 || segment->taken > 0)
-        return;
-    for (uint32_t row = 0; row < spool->conf.rows; row++) {
-        spool->lost[row] += segment->rows[row];
-        spool->rows[row] -= segment->rows[row];
-    }
-    segment_path(path, segment->number);
-    if (io->unlinkat(spool->dir_fd, path, 0) < 0 && errno != ENOENT)
-        log_line(LOG_WARN, "a finished segment of the spool could not be removed, it will be at the next start",
-                 "dir", spool->dir, "segment", path, "error", strerror(errno), NULL);
-    spool->bytes -= segment->bytes;
-    TAILQ_REMOVE(&spool->segments, segment, entry);
-    segment_free(segment);
-}
-
-static struct segment *segment_find(struct spool *spool, uint64_t number)
-{
-    struct segment *segment;
-
-    TAILQ_FOREACH(segment, &spool->segments, entry)
-        if (segment->number == number)
-            return segment;
-    return NULL;
-}
+/* ---- Settling ---- */
 
 /* Nothing unsettled is left: the open segment goes too, so that an empty spool is an empty folder. */
 static void spool_seal_empty(struct spool *spool)
@@ -468,23 +477,20 @@ static void spool_seal_empty(struct spool *spool)
 
     if (last == NULL || last->sealed || spool->appending || !spool_is_empty(spool))
         return;
-    io->close(spool->write_fd);
-    spool->write_fd = -1;
+    spool_close_write(spool);
     last->sealed = true;
-    segment_retire(spool, last);
+    spool_retire(spool);
 }
 
-static struct spool_frame *frame_take(struct spool *spool, struct segment *segment, uint64_t offset, uint64_t end,
-                                      uint32_t messages)
+static struct spool_frame *frame_take(struct spool *spool, struct segment *segment, const struct segment_frame *found)
 {
     struct spool_frame *frame = calloc(1, sizeof(*frame));
 
     if (frame == NULL)
         abort();
-    frame->segment = segment->number;
-    frame->offset = offset;
-    frame->end = end;
-    frame->unsettled = messages;
+    frame->segment = segment;
+    frame->offset = found->offset;
+    frame->unsettled = found->messages;
     segment->taken++;
     TAILQ_INSERT_TAIL(&spool->taken, frame, entry);
     return frame;
@@ -492,18 +498,15 @@ static struct spool_frame *frame_take(struct spool *spool, struct segment *segme
 
 void spool_settle(struct spool *spool, struct spool_frame *frame, uint32_t row, uint32_t n)
 {
-    struct segment *segment = segment_find(spool, frame->segment);
-
-    assert(segment != NULL && n <= frame->unsettled && n <= segment->rows[row]);
+    assert(n <= frame->unsettled && n <= spool->rows[row]);
     frame->unsettled -= n;
-    segment->rows[row] -= n;
     spool->rows[row] -= n;
     if (frame->unsettled > 0)
         return;
     TAILQ_REMOVE(&spool->taken, frame, entry);
-    segment->taken--;
+    frame->segment->taken--;
     free(frame);
-    segment_retire(spool, segment);
+    spool_retire(spool);
     spool_seal_empty(spool);
 }
 
@@ -512,18 +515,17 @@ bool spool_drop_oldest(struct spool *spool, uint64_t *lost)
     struct segment *segment;
 
     TAILQ_FOREACH(segment, &spool->segments, entry)
-        if (segment->taken == 0 && segment->untaken > 0 && segment->sealed && !spool->reading)
+        if (segment->taken == 0 && segment_untaken(segment) > 0 && segment->sealed && !spool->reading)
             break;
     if (segment == NULL)
         return false;
     for (uint32_t row = 0; row < spool->conf.rows; row++) {
-        lost[row] += segment->rows[row];
-        spool->rows[row] -= segment->rows[row];
-        segment->rows[row] = 0;
+        uint64_t n = segment->rows != NULL ? segment->rows[row] : row == last_row(spool) ? segment_untaken(segment) : 0;
+
+        lost[row] += n;
+        spool->rows[row] -= n;
     }
-    spool->untaken -= segment->untaken;
-    segment->untaken = 0;
-    segment_retire(spool, segment);
+    segment_unlink(spool, segment);
     return true;
 }
 
@@ -532,25 +534,19 @@ bool spool_drop_oldest(struct spool *spool, uint64_t *lost)
 struct spool_append {
     struct spool *spool;
     struct part *parts[SPOOL_APPEND_MAX];
-    uint64_t ends[SPOOL_APPEND_MAX];               /* where each part's frame ends in the segment */
+    struct segment_frame frames[SPOOL_APPEND_MAX]; /* where each part came to lie */
     uint32_t count;
-    uint64_t number, begin, at;
-    uint64_t frames, messages;                     /* of the segment, these included */
-    uint64_t life;
+    uint64_t number, begin, room;                  /* to be fallocated up to here */
+    uint32_t before;                               /* messages of the segment */
     int fd, dir_fd;
+    struct segment_header header;
+    const struct key *key;
     uint64_t segment_bytes;
-    bool fresh, compress, seal;
+    bool fresh, grow, compress, seal;
+    /* out */
+    uint64_t end, bytes, dir_bytes;
     int result;
 };
-
-static size_t part_payload_size(const struct part *part)
-{
-    size_t size = 4 + (size_t)part->lent.count * MESSAGE_SIZE + part->lent.size;
-
-    for (uint32_t i = 0; i < part->batch->stream_count; i++)
-        size += 2 + strnlen(part->lent.streams[i], UINT16_MAX);
-    return size;
-}
 
 /* Room is given back by the segment: under a small cap segments must be small, too, or none would ever be over and
  * drop-oldest had nothing to drop. */
@@ -561,25 +557,62 @@ static uint64_t segment_bytes(const struct spool *spool)
     return share < SPOOL_SEGMENT_BYTES ? share : SPOOL_SEGMENT_BYTES;
 }
 
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+/* How far to allocate for a segment that will end here: ahead, so that not every append moves the file's end on disk. */
+static uint64_t spool_room(const struct spool *spool, uint64_t end)
+{
+    return round_up(end, round_up(segment_bytes(spool) / 64 + 1, BLOCK_BYTES));
+}
+
+static bool spool_has_place(const struct spool *spool, uint64_t more)
+{
+    return spool->bytes + spool->dir_bytes + more + SLACK_BYTES <= spool->conf.bytes_max;
+}
+
+/* As many parts as the cap and the segment leave room for, which end at *end. */
+static uint32_t spool_fit(const struct spool *spool, struct part *const *parts, uint32_t count, uint64_t room, uint64_t *end)
+{
+    uint32_t fit;
+
+    for (fit = 0; fit < count && fit < SPOOL_APPEND_MAX && (fit == 0 || *end < segment_bytes(spool)); fit++) {
+        uint64_t at = *end + segment_frame_bound(parts[fit]);
+
+        if (at > room && !spool_has_place(spool, spool_room(spool, at) - room))
+            break;
+        *end = at;
+    }
+    return fit;
+}
+
+static void header_begin(struct segment_header *header, const struct spool *spool)
+{
+    const struct key *key = keys_newest(spool->conf.keys);
+
+    *header = (struct segment_header){ .encrypted = key != NULL, .life = spool->conf.life, .made_ticks = io_now_ticks() };
+    if (key != NULL)
+        memcpy(header->key_id, key_id(key), KEY_ID_SIZE);
+    if (spool->conf.schema != NULL)
+        strncpy(header->schema, spool->conf.schema, SEGMENT_WORD_MAX);
+    if (spool->conf.type != NULL)
+        strncpy(header->type, spool->conf.type, SEGMENT_WORD_MAX);
+}
+
 struct spool_append *spool_append_new(struct spool *spool, struct part *const *parts, uint32_t count, uint32_t *taken)
 {
     struct segment *last = TAILQ_LAST(&spool->segments, segments);
+    bool fresh = last == NULL || last->sealed;
+    uint64_t room = fresh ? 0 : last->room, end = fresh ? SEGMENT_BEGIN : last->size;
     struct spool_append *append;
-    uint64_t bytes = spool->bytes, begin = last == NULL || last->sealed ? spool->bytes : spool->bytes - last->bytes;
-    uint32_t fit = 0;
+    uint32_t fit;
 
     assert(!spool->appending);
-    /* Up to the cap, and no further than what fills the segment. */
-    while (fit < count && fit < SPOOL_APPEND_MAX && (fit == 0 || bytes - begin < segment_bytes(spool))) {
-        bytes += HEAD_SIZE + part_payload_size(parts[fit]);
-        if (bytes + HEADER_SIZE + HEAD_SIZE > spool->conf.bytes_max)
-            break;
-        fit++;
-    }
-    *taken = fit;
+    fit = *taken = spool_fit(spool, parts, count, room, &end);
     if (fit == 0)
         return NULL;
-
     append = calloc(1, sizeof(*append));
     if (append == NULL)
         abort();
@@ -589,134 +622,74 @@ struct spool_append *spool_append_new(struct spool *spool, struct part *const *p
         append->parts[i] = parts[i];
         parts[i]->writing = true;
         batch_write_begin(parts[i]->batch);
-        append->messages += parts[i]->lent.count;
     }
-    append->fresh = last == NULL || last->sealed;
-    append->number = append->fresh ? spool->next_number : last->number;
-    append->begin = append->fresh ? 0 : last->bytes;
-    append->frames = fit + (append->fresh ? 0 : last->frames);
-    append->messages += append->fresh ? 0 : last->messages;
-    append->fd = append->fresh ? -1 : spool->write_fd;
+    append->fresh = fresh;
+    append->number = fresh ? spool->next_number : last->number;
+    append->begin = fresh ? SEGMENT_BEGIN : last->size;
+    append->before = fresh ? 0 : (uint32_t)last->count;
+    append->grow = end > room;
+    append->room = append->grow ? spool_room(spool, end) : room;
+    append->fd = fresh ? -1 : spool->write_fd;
     append->dir_fd = spool->dir_fd;
-    append->life = spool->conf.life;
+    append->key = keys_newest(spool->conf.keys);
+    if (fresh)
+        header_begin(&append->header, spool);
+    else
+        append->header = spool->write_header;
     append->compress = spool->conf.compress;
     append->segment_bytes = segment_bytes(spool);
     spool->appending = true;
     return append;
 }
 
-static unsigned char *payload_write(const struct part *part, size_t *size)
+static int append_begin(struct spool_append *append)
 {
-    const struct pen_batch *lent = &part->lent;
-    unsigned char *payload, *at;
-
-    *size = part_payload_size(part);
-    at = payload = malloc(*size);
-    if (payload == NULL)
-        abort();
-    put32(at, part->batch->stream_count);
-    at += 4;
-    for (uint32_t i = 0; i < part->batch->stream_count; i++) {
-        size_t length = strnlen(lent->streams[i], UINT16_MAX);
-
-        put16(at, (uint16_t)length);
-        memcpy(at + 2, lent->streams[i], length);
-        at += 2 + length;
-    }
-    for (uint32_t i = 0; i < lent->count; i++, at += MESSAGE_SIZE) {
-        const struct pen_message *message = &lent->messages[i];
-
-        put32(at, message->size);
-        put32(at + 4, message->stream);
-        put32(at + 8, message->source);
-        put32(at + 12, 0);
-        put64(at + 16, message->position);
-        put64(at + 24, (uint64_t)message->ticks);
-    }
-    memcpy(at, lent->data, lent->size);
-    return payload;
-}
-
-static int append_frame(struct spool_append *append, const struct part *part, ZSTD_CCtx *zstd)
-{
-    struct head head = { .kind = part->lent.kind, .messages = part->lent.count, .order = part->order,
-                         .life = append->life };
-    unsigned char bytes[HEAD_SIZE], *payload, *packed = NULL, *stored;
-    size_t size, got;
     int r;
 
-    stored = payload = payload_write(part, &size);
-    head.plain = head.stored = (uint32_t)size;
-    if (append->compress) {
-        packed = malloc(size);
-        if (packed == NULL)
-            abort();
-        /* Room for less than the plain bytes only: what does not shrink is stored as it is. */
-        got = ZSTD_compressCCtx(zstd, packed, size - 1, payload, size, 1);
-        if (!ZSTD_isError(got)) {
-            stored = packed;
-            head.stored = (uint32_t)got;
-            head.flags = FLAG_ZSTD;
-        }
+    if (append->fresh) {
+        if (io->random(append->header.salt, sizeof(append->header.salt)) < 0)
+            return -errno;
+        r = segment_make(&append->fd, append->dir_fd, append->number, &append->header);
+        if (r < 0)
+            return r;
     }
-    head.crc = crc32c(stored, head.stored);
-    head_write(bytes, &head);
-    r = io_write_full(append->fd, bytes, HEAD_SIZE, append->at);
-    if (r == 0)
-        r = io_write_full(append->fd, stored, head.stored, append->at + HEAD_SIZE);
-    append->at += HEAD_SIZE + head.stored;
-    free(payload);
-    free(packed);
-    return r;
+    /* Behind the file's end, which stays where its last frame ends. Not every file system can. */
+    do
+        r = append->grow ? io->fallocate(append->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)append->room) : 0;
+    while (r < 0 && errno == EINTR);
+    return r < 0 && errno != EOPNOTSUPP && errno != ENOSYS ? -errno : 0;
 }
 
-static int append_header(struct spool_append *append)
+static int append_sync(struct spool_append *append)
 {
-    unsigned char header[HEADER_SIZE] = "PENSPOOL";
-    char path[32];
-
-    segment_path(path, append->number);
-    append->fd = io->openat(append->dir_fd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (append->fd < 0)
+    if (append->seal && io->ftruncate(append->fd, (off_t)append->end) < 0)         /* frees what was allocated ahead */
         return -errno;
-    put32(header + 8, 1);
-    put64(header + 16, append->number);
-    put32(header + 28, crc32c(header, 28));
-    append->at = HEADER_SIZE;
-    return io_write_full(append->fd, header, HEADER_SIZE, 0);
-}
-
-static int append_trailer(struct spool_append *append)
-{
-    struct head head = { .flags = FLAG_TRAILER, .order = append->frames, .messages = (uint32_t)append->messages,
-                         .life = append->life, .crc = crc32c("", 0) };
-    unsigned char bytes[HEAD_SIZE];
-
-    head_write(bytes, &head);
-    return io_write_full(append->fd, bytes, HEAD_SIZE, append->at);
+    if (io->fdatasync(append->fd) < 0)
+        return -errno;
+    return append->fresh && io->fsync(append->dir_fd) < 0 ? -errno : 0;
 }
 
 void spool_append_run(struct spool_append *append)
 {
     ZSTD_CCtx *zstd = append->compress ? ZSTD_createCCtx() : NULL;
-    int r = 0;
+    uint32_t before = append->before;
+    int r = append_begin(append);
 
-    append->at = append->begin;
-    if (append->fresh)
-        r = append_header(append);
+    append->end = append->begin;
     for (uint32_t i = 0; i < append->count && r == 0; i++) {
-        r = append_frame(append, append->parts[i], zstd);
-        append->ends[i] = append->at;
+        struct segment_frame *frame = &append->frames[i];
+
+        frame->offset = append->end;
+        frame->before = before;
+        r = segment_append(append->fd, &append->header, append->key, zstd, append->parts[i], frame);
+        append->end = frame->end;
+        before += frame->messages;
     }
-    append->seal = append->at >= append->segment_bytes;
-    if (r == 0 && append->seal) {
-        r = append_trailer(append);
-        append->at += HEAD_SIZE;
-    }
-    if (r == 0 && io->fdatasync(append->fd) < 0)
-        r = -errno;
-    if (r == 0 && append->fresh && io->fsync(append->dir_fd) < 0)
-        r = -errno;
+    append->seal = append->end >= append->segment_bytes || before > UINT32_MAX / 2;
+    if (r == 0)
+        r = append_sync(append);
+    append->bytes = append->fd >= 0 ? fd_bytes(append->fd) : 0;
+    append->dir_bytes = fd_bytes(append->dir_fd);
     ZSTD_freeCCtx(zstd);
     append->result = r;
 }
@@ -725,7 +698,8 @@ void spool_append_run(struct spool_append *append)
  * after a failed sync nobody knows what the disk holds. */
 static void append_undo(struct spool_append *append, struct segment *last)
 {
-    char path[32];
+    struct spool *spool = append->spool;
+    char path[SEGMENT_PATH_SIZE];
 
     if (append->fresh) {
         segment_path(path, append->number);
@@ -736,67 +710,75 @@ static void append_undo(struct spool_append *append, struct segment *last)
         return;
     }
     if (io->ftruncate(append->fd, (off_t)append->begin) < 0)
-        log_line(LOG_WARN, "the end of a segment could not be cut off, its torn frames will be passed over",
-                 "dir", append->spool->dir, "error", strerror(errno), NULL);
-    io->close(append->fd);
-    append->spool->write_fd = -1;
+        log_line(LOG_WARN, "the end of a segment could not be cut off, what it holds too much will be passed over",
+                 "dir", spool->dir, "error", strerror(errno), NULL);
+    segment_set_bytes(spool, last, fd_bytes(append->fd));
+    spool_close_write(spool);
     last->sealed = true;
-    segment_retire(append->spool, last);
+    spool_retire(spool);
+}
+
+/* The part lies in the segment, and on disk. */
+static void append_count(struct spool *spool, struct segment *segment, struct part *part, const struct segment_frame *frame)
+{
+    for (uint32_t m = 0; m < part->lent.count; m++) {
+        uint32_t source = part->lent.messages[m].source, row = source < last_row(spool) ? source : last_row(spool);
+
+        spool->rows[row]++;
+        segment->rows[row] += !part->keep;
+    }
+    segment->count += frame->messages;
+    if (part->keep) {
+        assert(segment->count - frame->messages == segment->passed);   /* kept parts come first, or when nothing waits */
+        part->frame = frame_take(spool, segment, frame);
+        segment->passed = segment->count;
+        segment->read_at = frame->end;
+        segment->read = true;
+    } else {
+        spool->untaken += frame->messages;
+    }
+}
+
+static void append_keep(struct spool_append *append, struct segment *last)
+{
+    struct spool *spool = append->spool;
+
+    if (append->fresh) {
+        last = segment_add(spool, append->number);
+        last->rows = calloc(spool->conf.rows, sizeof(*last->rows));
+        if (last->rows == NULL)
+            abort();
+        spool->write_fd = append->fd;
+        spool->write_header = append->header;
+    }
+    for (uint32_t i = 0; i < append->count; i++)
+        append_count(spool, last, append->parts[i], &append->frames[i]);
+    last->size = append->end;
+    last->room = append->room;
+    segment_set_bytes(spool, last, append->bytes);
+    spool->dir_bytes = append->dir_bytes;
+    spool->next_number = last->number + last->count;
+    if (append->seal) {
+        spool_close_write(spool);
+        last->sealed = true;
+    }
 }
 
 int spool_append_done(struct spool_append *append)
 {
     struct spool *spool = append->spool;
     struct segment *last = TAILQ_LAST(&spool->segments, segments);
-    uint64_t begin = append->fresh ? HEADER_SIZE : append->begin;
     int result = append->result;
 
     spool->appending = false;
-    if (append->fresh)
-        spool->next_number++;
-    if (result == 0 && append->fresh) {
-        last = segment_new(spool, append->number);
-        TAILQ_INSERT_TAIL(&spool->segments, last, entry);
-        spool->write_fd = append->fd;
-    }
-    if (result < 0)
+    if (result == 0)
+        append_keep(append, last);
+    else
         append_undo(append, last);
     for (uint32_t i = 0; i < append->count; i++) {
-        struct part *part = append->parts[i];
-
-        part->writing = false;
-        if (result < 0)
-            continue;
-        for (uint32_t m = 0; m < part->lent.count; m++) {
-            uint32_t source = part->lent.messages[m].source;
-            uint32_t row = source < spool->conf.rows - 1 ? source : spool->conf.rows - 1;
-
-            last->rows[row]++;
-            spool->rows[row]++;
-        }
-        if (part->keep) {
-            assert(last->untaken == 0);            /* kept parts come first, or only when nothing waits */
-            part->frame = frame_take(spool, last, begin, append->ends[i], part->lent.count);
-            last->read_at = append->ends[i];
-        } else {
-            last->untaken++;
-            spool->untaken++;
-        }
-        begin = append->ends[i];
-    }
-    if (result == 0) {
-        spool->bytes += append->at - (append->fresh ? 0 : last->bytes);
-        last->bytes = append->at;
-        last->frames = append->frames;
-        last->messages = append->messages;
-        if (append->seal) {
-            io->close(spool->write_fd);
-            spool->write_fd = -1;
-            last->sealed = true;
-        }
-    }
-    for (uint32_t i = 0; i < append->count; i++)
+        append->parts[i]->writing = false;
         batch_write_end(append->parts[i]->batch);
+    }
     free(append);
     return result;
 }
@@ -805,20 +787,21 @@ int spool_append_done(struct spool_append *append)
 
 struct spool_read {
     struct spool *spool;
+    struct segment *segment;
     uint64_t number, at, end;
-    uint64_t untaken;                              /* frames in [at, end) */
+    uint64_t passed, count;                        /* messages of the segment: before `at`, and before `end` */
+    const struct keys *keys;
     int dir_fd;
+    bool over;                                     /* pass over what the disk does not give back */
     /* out */
-    int trouble;                                   /* negative: the segment could not be opened, nothing was learned */
-    struct head head;
-    uint64_t offset, next;                         /* of the frame, behind it */
-    bool damaged, good;
-    unsigned char *payload;                        /* the messages' bytes moved to its front */
-    size_t data_size;
-    struct pen_message *messages;
-    char *names;
-    const char **streams;
-    uint32_t stream_count;
+    int trouble;                                   /* negative: nothing was learned */
+    bool gone;                                     /* the file is not there */
+    bool clean;                                    /* no byte was passed over */
+    uint32_t alien;
+    struct segment_header header;
+    struct segment_frame frame;
+    enum segment_loaded loaded;
+    struct segment_payload payload;
 };
 
 struct spool_read *spool_read_new(struct spool *spool)
@@ -828,123 +811,67 @@ struct spool_read *spool_read_new(struct spool *spool)
 
     assert(!spool->reading);
     TAILQ_FOREACH(segment, &spool->segments, entry)
-        if (segment->untaken > 0)
+        if (segment_untaken(segment) > 0)
             break;
     if (segment == NULL)
         return NULL;
     read = calloc(1, sizeof(*read));
     if (read == NULL)
         abort();
-    read->spool = spool;
-    read->number = segment->number;
-    read->at = segment->read_at;
-    read->end = segment->bytes;
-    read->untaken = segment->untaken;
-    read->dir_fd = spool->dir_fd;
+    *read = (struct spool_read){
+        .spool = spool, .segment = segment, .number = segment->number, .at = segment->read_at,
+        .end = segment->rows != NULL ? segment->size : UINT64_MAX, .passed = segment->passed, .count = segment->count,
+        .keys = spool->conf.keys, .dir_fd = spool->dir_fd, .over = segment->tries >= READ_TRIES,
+    };
     spool->reading = true;
     return read;
 }
 
-/* Splits the payload into names, index and data; false where it does not add up. */
-static bool payload_split(struct spool_read *read, size_t size)
+/* The next frame that is this segment's own: one that repeats messages, or goes beyond what the segment counts, is what was
+ * left of an append that failed. */
+static int read_find(struct spool_read *read, const struct segment_file *file)
 {
-    const unsigned char *payload = read->payload, *at, *end = payload + size;
-    uint32_t count = read->head.messages, offset = 0;
-    char *name;
+    struct segment_frame *frame = &read->frame;
+    uint64_t at = read->at;
+    int r;
 
-    if (size < 4 || count == 0 || (read->stream_count = get32(payload)) > size / 2)
-        return false;
-    at = payload + 4;
-    read->streams = calloc(read->stream_count + 1, sizeof(*read->streams));
-    read->names = name = malloc(size + 1);
-    read->messages = calloc(count, sizeof(*read->messages));
-    if (read->streams == NULL || name == NULL || read->messages == NULL)
-        abort();
-    for (uint32_t i = 0; i < read->stream_count; i++) {
-        size_t length;
-
-        if (end - at < 2 || (size_t)(end - at - 2) < (length = get16(at)))
-            return false;
-        memcpy(name, at + 2, length);
-        name[length] = '\0';
-        read->streams[i] = name;
-        name += length + 1;
-        at += 2 + length;
+    if (read->end > file->size)
+        read->end = file->size;
+    for (;; at = frame->end) {
+        r = segment_next(file, at, read->end, read->over, frame);
+        read->clean = frame->offset <= at;
+        if (r < 0 || frame->offset >= read->end)
+            return r;
+        if (frame->before >= read->passed && (uint64_t)frame->before + frame->messages <= read->count)
+            return 0;
     }
-    if ((size_t)(end - at) / MESSAGE_SIZE < count)
-        return false;
-    for (uint32_t i = 0; i < count; i++, at += MESSAGE_SIZE) {
-        struct pen_message *message = &read->messages[i];
-
-        message->offset = offset;
-        message->size = get32(at);
-        message->stream = get32(at + 4);
-        message->source = get32(at + 8);
-        message->position = get64(at + 16);
-        message->ticks = (int64_t)get64(at + 24);
-        if (message->stream >= read->stream_count || message->size >= PAYLOAD_MAX || offset >= PAYLOAD_MAX)
-            return false;
-        offset += message->size + 1;
-    }
-    read->data_size = (size_t)(end - at);
-    if (read->data_size + 1 != offset)
-        return false;
-    memmove(read->payload, at, read->data_size);
-    return true;
-}
-
-static bool read_payload(struct spool_read *read, int fd)
-{
-    unsigned char *stored = malloc(read->head.stored + 1u), *plain;
-    bool good;
-
-    if (stored == NULL)
-        abort();
-    good = io_read_full(fd, stored, read->head.stored, read->offset + HEAD_SIZE) == (ssize_t)read->head.stored &&
-        crc32c(stored, read->head.stored) == read->head.crc;
-    if (good && (read->head.flags & FLAG_ZSTD) != 0) {
-        plain = malloc(read->head.plain + 1u);
-        if (plain == NULL)
-            abort();
-        good = ZSTD_decompress(plain, read->head.plain, stored, read->head.stored) == read->head.plain;
-        free(stored);
-        stored = plain;
-    }
-    read->payload = stored;
-    return good && payload_split(read, read->head.plain);
 }
 
 void spool_read_run(struct spool_read *read)
 {
-    char path[32];
-    int fd;
+    struct segment_file file;
+    int r = segment_open(&file, read->dir_fd, read->number);
 
-    segment_path(path, read->number);
-    read->next = read->end;
-    fd = io->openat(read->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-    if (fd < 0 && errno == ENOENT) {               /* somebody took it away: all of it is lost */
-        read->damaged = true;
-        read->offset = read->end;
+    /* Somebody took it away, or the disk does not give it back: all of it is lost. */
+    if (r == UV_ENOENT || r == UV_ELOOP || (r == UV_EIO && read->over)) {
+        read->gone = true;
+        read->end = read->at;
+        read->frame.offset = read->frame.end = read->end;
         return;
     }
-    if (fd < 0) {
-        read->trouble = -errno;
-        return;
+    if (r == 0)
+        r = read_find(read, &file);
+    read->trouble = r;
+    read->header = file.header;
+    read->alien = file.alien;
+    if (r == 0 && read->frame.offset < read->end) {
+        read->loaded = segment_load(&file, &read->frame, read->keys, &read->payload);
+        if (read->loaded == SEGMENT_LOCKED)
+            read->trouble = UV_EACCES;
+        if (read->loaded == SEGMENT_TROUBLE && !read->over)
+            read->trouble = UV_EIO;
     }
-    do {
-        read->offset = head_find(fd, read->at, read->end, &read->head);
-        if (read->offset > read->at)
-            read->damaged = true;
-        if (read->offset >= read->end)
-            break;
-        read->next = read->offset + HEAD_SIZE + read->head.stored;
-        read->at = read->next;
-    } while ((read->head.flags & FLAG_TRAILER) != 0);
-    if (read->offset < read->end) {
-        read->good = read_payload(read, fd);
-        read->damaged = read->damaged || !read->good;
-    }
-    io->close(fd);
+    segment_close(&file);
 }
 
 int spool_read_trouble(const struct spool_read *read)
@@ -952,56 +879,132 @@ int spool_read_trouble(const struct spool_read *read)
     return read->trouble;
 }
 
+static void read_say_locked(const struct spool_read *read)
+{
+    char path[SEGMENT_PATH_SIZE], id[2 * KEY_ID_SIZE + 1];
+
+    if (read->segment->locked)
+        return;
+    read->segment->locked = true;
+    segment_path(path, read->number);
+    key_id_text(id, read->header.key_id);
+    log_line(LOG_ERROR, "the key of a segment of the spool is not in key_file: it and all behind it wait until it is, and "
+             "the daemon was restarted", "dir", read->spool->dir, "segment", path, "key", id, NULL);
+}
+
+static void read_say_lost(const struct spool_read *read, uint64_t messages)
+{
+    char path[SEGMENT_PATH_SIZE];
+
+    read->spool->damaged++;
+    if (read->segment->damaged)
+        return;
+    read->segment->damaged = true;
+    segment_path(path, read->number);
+    log_line(read->clean && read->loaded == SEGMENT_LOADED && !read->gone ? LOG_WARN : LOG_ERROR, read->gone ? "a segment of the spool is gone; what it held is counted as dropped"
+             : read->clean && read->loaded == SEGMENT_LOADED
+                 ? "segments that should follow this one are gone; what they held is counted as dropped"
+                 : "damage in the spool was passed over; what could not be read is counted as dropped",
+             "dir", read->spool->dir, "segment", path, "offset", log_number(read->frame.offset), "messages",
+             log_number(messages), NULL);
+}
+
+/* Does the segment count as many messages of each source as this frame says it has? Then they are counted as taken. A frame
+ * of an earlier life names sources that are perhaps others now. */
+static bool read_claim(struct spool_read *read)
+{
+    struct spool *spool = read->spool;
+    uint32_t *rows = read->segment->rows, *claimed;
+    bool good = true;
+
+    for (uint32_t i = 0; rows == NULL && i < read->frame.messages; i++)
+        read->payload.messages[i].source = UINT32_MAX;
+    if (rows == NULL)
+        return true;
+    claimed = calloc(spool->conf.rows, sizeof(*claimed));
+    if (claimed == NULL)
+        abort();
+    for (uint32_t i = 0; i < read->frame.messages; i++) {
+        uint32_t source = read->payload.messages[i].source;
+
+        claimed[source < last_row(spool) ? source : last_row(spool)]++;
+    }
+    for (uint32_t row = 0; row < spool->conf.rows; row++)
+        good = good && claimed[row] <= rows[row];
+    for (uint32_t row = 0; good && row < spool->conf.rows; row++)
+        rows[row] -= claimed[row];
+    free(claimed);
+    return good;
+}
+
+static struct batch *read_batch(struct spool_read *read, struct budget *budget)
+{
+    struct segment_payload *payload = &read->payload;
+    struct batch *batch = batch_new(budget, read->frame.kind, 1, 0);
+
+    budget_give(budget, batch->capacity);
+    free(batch->data);
+    batch->data = payload->data;
+    batch->size = payload->size;
+    batch->capacity = payload->capacity;
+    batch->messages = payload->messages;
+    batch->count = batch->message_capacity = batch->unsafe = read->frame.messages;
+    batch->streams = payload->streams;
+    batch->stream_count = batch->stream_capacity = payload->stream_count;
+    batch->names = payload->names;
+    budget_take(budget, batch->capacity + (size_t)batch->message_capacity * sizeof(*batch->messages));
+    return batch;
+}
+
+/* Moves the segment's reading behind the frame, or to the end; true: a good frame was found. */
+static bool read_advance(struct spool_read *read)
+{
+    struct spool *spool = read->spool;
+    struct segment *segment = read->segment;
+    const struct segment_frame *frame = &read->frame;
+    bool found = frame->offset < read->end, good;
+    uint64_t lost = (found ? frame->before : read->count) - read->passed;
+    uint64_t passed = lost + (found ? frame->messages : 0);
+
+    good = found && read->loaded == SEGMENT_LOADED && read_claim(read);
+    if (found && !good)
+        lost += frame->messages;
+    if (lost > 0)
+        read_say_lost(read, lost);
+    segment->unreadable = segment->unreadable || read->over;
+    segment->alien = read->alien > 0;
+    segment->tries = 0;
+    segment->read = segment->read || good;
+    segment->read_at = frame->end;
+    segment->passed += passed;
+    spool->untaken -= passed;
+    if (segment->rows == NULL) {                   /* of this life: at the segment's end, when it is known whose they were */
+        spool->rows[last_row(spool)] -= lost;
+        spool->lost[last_row(spool)] += lost;
+    }
+    segment_finish(spool, segment);
+    return good;
+}
+
 struct batch *spool_read_done(struct spool_read *read, struct budget *budget, struct spool_frame **frame,
                               uint64_t *order, bool *own_life)
 {
     struct spool *spool = read->spool;
-    struct segment *segment = segment_find(spool, read->number);
     struct batch *batch = NULL;
 
     spool->reading = false;
     if (read->trouble < 0) {
-        free(read);
-        return NULL;
-    }
-    segment->read_at = read->next;
-    if (read->damaged) {
-        spool->damaged++;
-        log_line(LOG_ERROR, "damage in the spool was passed over; what could not be read is counted as dropped",
-                 "dir", spool->dir, "segment", log_number(read->number), "offset", log_number(read->offset), NULL);
-    }
-    if (read->offset >= read->end) {               /* fewer whole frames than were counted */
-        spool->untaken -= read->untaken;           /* and not what was appended meanwhile */
-        segment->untaken -= read->untaken;
+        if (read->loaded == SEGMENT_LOCKED)
+            read_say_locked(read);
+        read->segment->tries += read->trouble == UV_EIO;
+    } else if (read_advance(read)) {
+        batch = read_batch(read, budget);
+        *frame = frame_take(spool, read->segment, &read->frame);
+        *order = read->frame.order;
+        *own_life = read->segment->rows != NULL;
     } else {
-        segment->untaken--;
-        spool->untaken--;
-    }
-    if (read->good) {
-        batch = batch_new(budget, read->head.kind, 1, 0);
-        budget_give(budget, batch->capacity);
-        free(batch->data);
-        batch->data = (char *)read->payload;
-        batch->size = read->data_size;
-        batch->capacity = read->head.plain;
-        batch->messages = read->messages;
-        batch->count = batch->message_capacity = batch->unsafe = read->head.messages;
-        batch->streams = read->streams;
-        batch->stream_count = batch->stream_capacity = read->stream_count;
-        batch->names = read->names;
-        budget_take(budget, batch->capacity + (size_t)batch->message_capacity * sizeof(*batch->messages));
-        *frame = frame_take(spool, segment, read->offset, read->next, read->head.messages);
-        *order = read->head.order;
-        *own_life = read->head.life == spool->conf.life;
-        if (!*own_life)
-            for (uint32_t i = 0; i < batch->count; i++)
-                batch->messages[i].source = UINT32_MAX;
-    } else {
-        free(read->payload);
-        free(read->messages);
-        free(read->streams);
-        free(read->names);
-        segment_retire(spool, segment);
+        segment_payload_free(&read->payload);      /* whole, and yet none of ours */
+        spool_retire(spool);
         spool_seal_empty(spool);
     }
     free(read);

@@ -1,9 +1,9 @@
 /*
- * spool.h - one sink's messages on disk: sealed parts waiting, made of segments.
+ * spool.h - one sink's messages on disk: sealed parts waiting, a queue of segments.
  *
  * The spool holds an unbroken run of its outlet's sequence. Frames are appended and synced in order, read back in order,
- * settled in any order; a segment goes when its last frame is settled. Opening costs one small read per segment, memory
- * does not depend on the backlog. The format stands at the head of spool.c.
+ * settled in any order; segments go oldest first, each when its last frame is settled. What opening costs, and memory, stands
+ * at the head of spool.c, the format at the head of segment.c.
  *
  * The struct belongs to the loop. What blocks (append, read) is a job: prepared on the loop, run on the pool where it
  * touches nothing but itself, finished on the loop. One append and one read may be out at a time.
@@ -12,6 +12,7 @@
 #define DAEMON_SPOOL_H
 
 #include "daemon/batch.h"
+#include "daemon/keys.h"
 
 #define SPOOL_SEGMENT_BYTES ((uint64_t)64 * 1024 * 1024)
 
@@ -22,16 +23,14 @@ struct spool_place {                 /* everything before it is settled */
 };
 
 /* A frame that is in memory as well, or was: taken from the spool, or written while its part flew. */
-struct spool_frame {
-    TAILQ_ENTRY(spool_frame) entry;
-    uint64_t segment, offset, end;   /* bytes [offset, end) of the segment */
-    uint32_t unsettled;              /* messages */
-};
+struct spool_frame;
 
 struct spool_conf {
     const char *dir;                 /* made if missing; this spool's own */
-    uint64_t bytes_max;
+    uint64_t bytes_max;              /* of the folder and all in it, as the disk counts */
     bool compress;
+    const struct keys *keys;         /* to encrypt with the newest of, and to read with any; NULL: none */
+    const char *schema, *type;       /* of the sink: what the messages are; written into segments. NULL: nothing said */
     uint32_t rows;                   /* ledger rows: one per source, and one more for frames of earlier lives */
     uint64_t life;                   /* of this process: frames of another life count in the last row */
     struct spool_place place;        /* as saved; zero where nothing was */
@@ -40,12 +39,11 @@ struct spool_conf {
 int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_error *err);
 void spool_close(struct spool *spool);            /* copes with NULL; no job may be out */
 
-uint64_t spool_bytes(const struct spool *spool);                          /* on disk */
+uint64_t spool_bytes(const struct spool *spool);                          /* on disk, in whole blocks; 0 when empty */
 uint64_t spool_messages(const struct spool *spool, uint32_t row);         /* not settled */
-uint64_t spool_untaken(const struct spool *spool);                        /* frames still to be read back */
+uint64_t spool_untaken(const struct spool *spool);                        /* messages still to be read back */
 bool spool_is_empty(const struct spool *spool);                           /* nothing unsettled */
-bool spool_is_full(const struct spool *spool);
-uint64_t spool_damaged(const struct spool *spool);                        /* frames or stretches passed over since the start */
+uint64_t spool_damaged(const struct spool *spool);                        /* stretches passed over since the start */
 /* Messages of this row that turned out to be unreadable since the last call. */
 uint64_t spool_lost(struct spool *spool, uint32_t row);
 struct spool_place spool_place(const struct spool *spool);                /* to be saved */

@@ -481,7 +481,7 @@ static int disk_random(void *into, size_t size)
 
 const struct io disk_io = {
     .openat = disk_openat, .close = disk_close, .pread = disk_pread, .pwrite = disk_pwrite, .fstat = fstat,
-    .fstatvfs = fstatvfs, .ftruncate = disk_ftruncate, .fallocate = disk_fallocate, .fdatasync = disk_fsync,
+    .fstatat = fstatat, .fstatvfs = fstatvfs, .ftruncate = disk_ftruncate, .fallocate = disk_fallocate, .fdatasync = disk_fsync,
     .fsync = disk_fsync, .mkdirat = disk_mkdirat, .unlinkat = disk_unlinkat, .renameat = disk_renameat, .list = disk_list,
     .clock = clock_gettime, .random = disk_random,
 };

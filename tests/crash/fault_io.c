@@ -90,6 +90,11 @@ static int fault_fstat(int fd, struct stat *st)
     return hit(OTHER) ? -1 : disk_io.fstat(fd, st);
 }
 
+static int fault_fstatat(int dir_fd, const char *path, struct stat *st, int flags)
+{
+    return hit(OTHER) ? -1 : disk_io.fstatat(dir_fd, path, st, flags);
+}
+
 static int fault_fstatvfs(int fd, struct statvfs *st)
 {
     return hit(OTHER) ? -1 : disk_io.fstatvfs(fd, st);
@@ -152,7 +157,7 @@ static int fault_clock(clockid_t clock, struct timespec *now)
 
 const struct io fault_io = {
     .openat = fault_openat, .close = fault_close, .pread = fault_pread, .pwrite = fault_pwrite, .fstat = fault_fstat,
-    .fstatvfs = fault_fstatvfs, .ftruncate = fault_ftruncate, .fallocate = fault_fallocate, .fdatasync = fault_sync,
+    .fstatat = fault_fstatat, .fstatvfs = fault_fstatvfs, .ftruncate = fault_ftruncate, .fallocate = fault_fallocate, .fdatasync = fault_sync,
     .fsync = fault_sync, .mkdirat = fault_mkdirat, .unlinkat = fault_unlinkat, .renameat = fault_renameat,
     .list = fault_list, .clock = fault_clock, .random = fault_random,
 };

@@ -11,9 +11,9 @@
 
 /* A cap of so little makes segments of a few frames each, and the spool full now and then. */
 const struct variant variants[] = {
-    { .name = "plain", .bytes_max = 64 * 1024 },
-    { .name = "compressed", .compress = true, .bytes_max = 48 * 1024 },
-    { .name = "drop-oldest", .drop_oldest = true, .bytes_max = 32 * 1024 },
+    { .name = "plain", .bytes_max = 256 * 1024 },
+    { .name = "compressed", .compress = true, .bytes_max = 192 * 1024 },
+    { .name = "drop-oldest", .drop_oldest = true, .bytes_max = 96 * 1024 },
 };
 const size_t variant_count = sizeof(variants) / sizeof(*variants);
 

@@ -345,8 +345,8 @@ static bool drained(struct script *script)
         if (!save(script))
             continue;
         collect(script);
-        if (save(script))
-            return safe_prefix(script) == script->count && spool_bytes(script->spool) == 0;
+        if (save(script))                          /* a segment in which nothing was whole may lie there, set aside */
+            return safe_prefix(script) == script->count && spool_is_empty(script->spool);
     }
     return false;
 }

@@ -32,7 +32,7 @@ def example(tmp_path):
     (credentials / 'sentinel').chmod(0o600)
     text = text.replace('/var/lib/penstock', str(tmp_path / 'state')).replace('/srv/azure', str(tmp_path / 'azure'))
     file = tmp_path / 'penstock.conf'
-    file.write_text(re.sub(r'^#spool_max = 4G$', 'spool_max = 1M', text, flags=re.M))
+    file.write_text(re.sub(r'^#spool_max = 4G$', 'spool_max = 2M', text, flags=re.M))
     return file, {'CREDENTIALS_DIRECTORY': str(credentials)}
 
 
@@ -88,7 +88,7 @@ def test_patterns_are_proved_as_the_source_reads_them(tmp_path):
     (tmp_path / 'a b').mkdir()
     file = tmp_path / 'paths.conf'
     file.write_text(f'[daemon]\nstate_dir = {tmp_path}\n[source a]\ntype = file\npath = {tmp_path}/a b/**/x.json, rel/x.json\n'
-                    '[sink k]\ntype = kafka\nbrokers = localhost:9\ntopic = t\nspool_max = 1M\n')
+                    '[sink k]\ntype = kafka\nbrokers = localhost:9\ntopic = t\nspool_max = 2M\n')
     checked = penstock('check', '-c', file)
     assert (checked.returncode, checked.stdout) == (2, '')
     assert checked.stderr.startswith(f'{file}:5: ') and 'rel/x.json' in checked.stderr

@@ -519,13 +519,13 @@ static void test_full_spool_waits(void **state)
     (void)state;
     bench.settings.spool_after_ms = 1;
     bench.settings.spool_compress = false;
-    bench.settings.spool_max = 20000;
+    bench.settings.spool_max = 100000;
     fake.down = true;
     bench_open(1);
     put(3000);
     while (outlet_state(bench.outlet) != OUTLET_PAUSED)
         uv_run(&bench.loop, UV_RUN_NOWAIT);
-    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 20000);
+    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 100000);
     assert_true(ledger(0)->count[LEDGER_HELD] > 0);
     assert_true(bench.runs_open > 0);
     fake.down = false;
@@ -583,7 +583,7 @@ static void test_full_spool_drops_the_oldest(void **state)
     (void)state;
     bench.settings.spool_after_ms = 1;
     bench.settings.spool_compress = false;
-    bench.settings.spool_max = 40000;
+    bench.settings.spool_max = 120000;
     bench.settings.spool_full = SPOOL_DROP_OLDEST;
     fake.down = true;
     bench_open(1);
@@ -594,7 +594,7 @@ static void test_full_spool_drops_the_oldest(void **state)
     }
     while (ledger(0)->count[LEDGER_HELD] > 0)
         uv_run(&bench.loop, UV_RUN_NOWAIT);
-    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 40000);
+    assert_true(spool_bytes(outlet_spool(bench.outlet)) <= 120000);
     dropped = ledger(0)->count[LEDGER_DROPPED];
     assert_true(dropped > 0 && dropped < 3000);
     assert_int_equal(bench.runs_open, 0);
