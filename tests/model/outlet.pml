@@ -14,7 +14,8 @@
  *
  * Not modelled: several streams, sinks and kinds (they share the budget and the saver only; flow.pml has the budget),
  * parsing, bytes, compression, drop-oldest, damage of what was synced (lost by definition, and counted), a stop in order
- * (a crash at a good moment). A refusal is a retry here: outlet.c differs in delay and alarm only. A record is safe as
+ * (a crash at a good moment). A refusal is a retry here, and so is the doubt after many rejections: outlet.c differs in
+ * delay and alarm only. A record is safe as
  * soon as its own message is; batch.c waits for the whole batch, so the code saves less than what is checked here.
  *
  * Safety: assert()s, marked S1 … S5. Progress: the formula at the end.
@@ -99,6 +100,7 @@ byte released;                       /* set of records whose run nobody holds, f
 byte cursor;
 byte held, spooled;                  /* the ledger */
 bit flow_open, hold, disk_hold;
+bit blocked, dead_hold;              /* burial: the letters cannot be written, and the next try is not due */
 byte append, reading, burial, saving;
 byte pending_cursor, pending_place;  /* collected, not committed */
 
@@ -352,7 +354,7 @@ inline outlet_submit()
     count_list(n, FLYING);
     i = 0;
     do
-    :: i < part_count && n < WINDOW && !hold ->
+    :: i < part_count && n < WINDOW && !hold && !blocked ->
         if :: parts[i].list == READY -> parts[i].list = FLYING; n++ :: else fi;
         i++
     :: else -> break
@@ -468,9 +470,9 @@ inline outlet_start_read()
 {
     if
 #ifdef MUTANT_PAUSE                  /* a paused outlet waits for room before it reads back? */
-    :: state == SPOOLING && reading == IDLE && !hold && !disk_hold ->
+    :: state == SPOOLING && reading == IDLE && !hold && !disk_hold && !blocked ->
 #else
-    :: state != OPEN && reading == IDLE && !hold && !disk_hold ->
+    :: state != OPEN && reading == IDLE && !hold && !disk_hold && !blocked ->
 #endif
         count_list(n, READY); count_list(b, FLYING);
         spool_untaken(a);
@@ -483,7 +485,7 @@ inline outlet_start_burial()
 {
     count_list(n, DEAD);
     if
-    :: n > 0 && burial == IDLE && !disk_hold ->
+    :: n > 0 && burial == IDLE && !dead_hold ->
         i = 0;
         do
         :: i < part_count -> if :: parts[i].list == DEAD -> parts[i].list = BURYING :: else fi; i++
@@ -589,6 +591,7 @@ end:
     :: d_step { open_count > 0 -> outlet_seal(); outlet_pump() }               /* flush */
     :: d_step { hold -> hold = 0; outlet_pump() }                              /* backoff */
     :: d_step { disk_hold -> disk_hold = 0; outlet_pump() }                    /* DISK_RETRY_MS */
+    :: d_step { dead_hold -> dead_hold = 0; outlet_pump() }                    /* burial's RETRY_MS */
     :: d_step { state == OPEN && !disk_hold && among(READY) -> outlet_pump_on(1) }   /* spool_after */
     od
 }
@@ -775,6 +778,8 @@ inline outlet_buried()
     :: i < part_count && parts[i].list != BURYING -> i++
     :: else -> break
     od;
+    blocked = burial == FAILED;
+    dead_hold = blocked;
     burial = IDLE
 }
 
@@ -783,7 +788,7 @@ active proctype burial_job()
 end:
     do
     :: d_step { burial == RUNNING -> burial = SYNCED; buried = 1 }
-    :: d_step { burial == RUNNING && !calm -> burial = FAILED; disk_hold = 1 }
+    :: d_step { burial == RUNNING && !calm -> burial = FAILED }
     :: d_step { burial == SYNCED || burial == FAILED -> outlet_buried(); outlet_pump() }
     od
 }
@@ -850,7 +855,7 @@ inline restart()
     if :: known > 0 -> frames[known - 1].last = 1 :: else fi;
     open_first = 0; open_count = 0; held = 0; released = 0;
     cursor = saved_cursor; position = saved_cursor;
-    hold = 0; disk_hold = 0; flow_open = 1;
+    hold = 0; disk_hold = 0; blocked = 0; dead_hold = 0; flow_open = 1;
     state = (known > 0 -> SPOOLING : OPEN);
     check_safe();
     outlet_pump()
