@@ -15,10 +15,10 @@
  * Not modelled: several streams, sinks and kinds (they share the budget and the saver only; flow.pml has the budget),
  * parsing, bytes, compression, drop-oldest, damage of what was synced (lost by definition, and counted), a stop in order
  * (a crash at a good moment). A refusal is a retry here, and so is the doubt after many rejections: outlet.c differs in
- * delay and alarm only. A record is safe as
- * soon as its own message is; batch.c waits for the whole batch, so the code saves less than what is checked here.
+ * delay and alarm only. A record is safe as soon as its own message is; batch.c waits for the whole batch, so the code
+ * saves less than what is checked here.
  *
- * Safety: assert()s, marked S1 … S5. Progress: the formula at the end.
+ * Safety: assert()s, marked S1 … S4. Progress: the formula at the end.
  */
 #ifndef RECORDS
 #define RECORDS 3
@@ -896,7 +896,7 @@ end:
     od
 }
 
-/* ---- S5, and progress ---- */
+/* ---- Progress ---- */
 
 #define at_rest (((arrived | 1 << poison) & all(0, RECORDS)) == all(0, RECORDS) && (poison == RECORDS || buried) && \
                  saved_cursor == RECORDS && part_count == 0 && known == 0 && held == 0 && spooled == 0 && \
