@@ -50,6 +50,9 @@ void buf_json_string(struct buf *buf, const char *data, size_t size);
  * exact, or none. Years 0001 to 9999; beyond, the nearest of them. */
 void buf_time(struct buf *buf, int64_t ticks);
 
+/* Control characters become '?': for text that people will see, whoever wrote it. */
+void text_clean(char *text);
+
 struct arena_block;
 struct arena {
     struct arena_block *blocks;      /* newest first */

@@ -123,6 +123,7 @@ void pen_out_blame(struct pen_out *out, const char *format, ...)
     va_start(args, format);
     vsnprintf(out->blame, sizeof(out->blame), format, args);
     va_end(args);
+    text_clean(out->blame);
 }
 
 char *pen_out_alloc(struct pen_out *out, size_t size)

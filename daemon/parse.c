@@ -69,14 +69,16 @@ static void parse_write(struct parse *parse, const struct work_messages *message
     }
 }
 
-/* A file's name may hold anything, also what moves a terminal's cursor. */
+/* A file's name may hold anything, also what moves a terminal's cursor, in ASCII or as C1 in UTF-8. */
 static void print_name(const char *name)
 {
-    for (; *name != '\0'; name++) {
-        if ((unsigned char)*name < 0x20 || *name == 0x7f || *name == '\\')
-            fprintf(stderr, "\\x%02x", (unsigned char)*name);
+    for (const unsigned char *c = (const unsigned char *)name; *c != '\0'; c++) {
+        if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+            fprintf(stderr, "\\xc2\\x%02x", *++c);
+        else if (*c < 0x20 || *c == 0x7f || *c == '\\')
+            fprintf(stderr, "\\x%02x", *c);
         else
-            fputc(*name, stderr);
+            fputc(*c, stderr);
     }
 }
 

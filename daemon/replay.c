@@ -135,6 +135,7 @@ int command_replay(int argc, char **argv)
         { "sink", required_argument, NULL, 's' }, { "help", no_argument, NULL, 'h' }, { 0 },
     };
     struct replay_call call = { .config = "/etc/penstock/penstock.conf", .parser = "auto" };
+    struct pen_error err = { 0 };
     int option, status = 2, r;
 
     while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
@@ -163,7 +164,8 @@ int command_replay(int argc, char **argv)
     for (; optind < argc; optind++) {
         r = replay_path(&call.paths[call.count], argv[optind]);
         if (r < 0) {
-            fprintf(stderr, "penstock replay: %s: %s\n", argv[optind], strerror(-r));
+            (void)pen_error_set(&err, r, "%s: %s", argv[optind], strerror(-r));
+            fprintf(stderr, "penstock replay: %s\n", err.text);
             goto out;
         }
         call.count++;

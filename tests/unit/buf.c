@@ -91,11 +91,21 @@ static void test_arena(void **state)
     assert_int_equal(arena.held, 0);
 }
 
+/* What a file may be called, or a library may say. */
+static void test_sentences_are_clean(void **state)
+{
+    struct pen_error err = { 0 };
+
+    (void)state;
+    assert_int_equal(pen_error_set(&err, -2, "a\x1b[2J\n\x7f\t\xc2\x9b \xc3\xa9 \xc2\xa0\xc2"), -2);
+    assert_string_equal(err.text, "a?[2J???\?? \xc3\xa9 \xc2\xa0\xc2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers), cmocka_unit_test(test_times), cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_arena), cmocka_unit_test(test_sentences_are_clean),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -250,6 +250,9 @@ static void the_first_blame_is_kept(void **state)
     assert_string_equal(out->blame, "tuple 7 is short");
     out_begin(out, 0);
     assert_string_equal(out->blame, "");
+    pen_out_blame(out, "a plugin's \x1b[2J\n");
+    assert_string_equal(out->blame, "a plugin's ?[2J?");
+    out_begin(out, 0);
     (void)state;
 }
 
