@@ -50,7 +50,7 @@ struct outlet {
     uint64_t order;
     uint64_t hold_until_ms;                        /* the sink is backing off */
     uint32_t backoff_ms;
-    bool refused;                                  /* alarmed already */
+    bool refused[PEN_KINDS];                       /* alarmed already: one kind's stream may lack where others do not */
     uint32_t dead_in_a_row;                        /* rejected to the last message, and nothing delivered since */
     bool doubting;                                 /* alarmed already */
     struct burial burial;
@@ -237,12 +237,12 @@ static void outlet_hold(struct outlet *outlet, uint32_t delay_ms)
         outlet->hold_until_ms = until;
 }
 
-static void outlet_says_delivered(struct outlet *outlet)
+static void outlet_says_delivered(struct outlet *outlet, enum pen_kind kind)
 {
     outlet->backoff_ms = 0;
     outlet->dead_in_a_row = 0;
-    if (outlet->refused || outlet->doubting) {
-        outlet->refused = outlet->doubting = false;
+    if (outlet->refused[kind] || outlet->doubting) {
+        outlet->refused[kind] = outlet->doubting = false;
         log_line(LOG_NOTE, "the far end takes our messages again", "sink", outlet->settings->name, NULL);
     }
 }
@@ -262,7 +262,7 @@ static void outlet_says_retry(struct outlet *outlet, uint32_t named_ms, const ch
              "delay_ms", log_number(delay_ms), "why", why, NULL);
 }
 
-static void outlet_says_refused(struct outlet *outlet, uint32_t named_ms, const char *why)
+static void outlet_says_refused(struct outlet *outlet, enum pen_kind kind, uint32_t named_ms, const char *why)
 {
     uint32_t delay_ms = outlet->settings->retry_max_ms;
 
@@ -270,9 +270,9 @@ static void outlet_says_refused(struct outlet *outlet, uint32_t named_ms, const 
     if (named_ms > delay_ms)
         delay_ms = named_ms;
     outlet_hold(outlet, delay_ms);
-    if (outlet->refused)
+    if (outlet->refused[kind])
         return;
-    outlet->refused = true;
+    outlet->refused[kind] = true;
     log_line(LOG_ERROR, "the far end refuses us: nothing is lost, messages are held and retried slowly until this is mended",
              "sink", outlet->settings->name, "outcome", "refused", "retry_ms", log_number(delay_ms), "why", why, NULL);
 }
@@ -340,7 +340,7 @@ static void part_answered(struct part *part, enum pen_outcome outcome, uint32_t 
     case PEN_DELIVERED:
         outlet->counts.batches++;
         outlet->counts.bytes += part->lent.size;
-        outlet_says_delivered(outlet);
+        outlet_says_delivered(outlet, part->lent.kind);
         part_end(part, 0, part->lent.count, LEDGER_DELIVERED);
         part_free(part);
         return;
@@ -351,7 +351,7 @@ static void part_answered(struct part *part, enum pen_outcome outcome, uint32_t 
         return;
     case PEN_REFUSED:
         outlet->counts.refusals++;
-        outlet_says_refused(outlet, delay_ms, why);
+        outlet_says_refused(outlet, part->lent.kind, delay_ms, why);
         ready_add(outlet, part);
         return;
     case PEN_TOO_LARGE:

@@ -412,3 +412,26 @@ def test_rights_that_go_and_come_alarm_each_time_they_go(scene, far_end):
         scene.until_delivered()
     assert len(alarms(scene.daemon)) == 2
     scene.judge('rights revoked and granted, twice')
+
+
+@pytest.mark.parametrize('in_flight', [1, 4])
+def test_one_stream_that_is_missing_alarms_once_while_others_deliver(tmp_path, far_end, penstock, in_flight):
+    """The DCR lacks one stream of two: the alarm comes once, however many posts of the other one are taken in between."""
+    scene = Scene(tmp_path, far_end, penstock, in_flight=in_flight, stream_unknown='Custom-Missing')
+    scene.daemon.start()
+    for turn in range(3):                # with a fourth the window of four would be full, and all would wait
+        alien = scene.logs / f'alien-{turn}.json'
+        alien.write_text(f'{{"time":"2026-11-18T00:00:00Z","alien":{turn}}}\n')
+        scene.write(20)
+        scene.files.append(alien)
+        if in_flight > 1:
+            scene.until(lambda: far_end.count('Custom-PenstockAudit') >= 20 * (turn + 1), 'the other stream')
+        scene.until_refused(turn + 1)
+    assert scene.daemon.stop() == 0
+    (alarm,) = alarms(scene.daemon)
+    assert 'Custom-Missing' in alarm['why']
+    assert 'takes our messages again' not in scene.daemon.log_text()
+    scene.daemon.configure(('source logs', {'type': 'file', 'path': f'{scene.logs}/*.json'}), far_end.sink(**FAST))
+    scene.daemon.start()
+    scene.until_delivered()
+    scene.judge('one of two streams missing', order=False)
