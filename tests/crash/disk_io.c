@@ -408,7 +408,7 @@ static int disk_fsync(int fd)
 void disk_sync_failed(int fd)
 {
     pthread_mutex_lock(&used->lock);
-    if (node_of_fd(fd) != NOT_OURS)
+    if (node_of_fd(fd) != NOT_OURS && !used->nodes[node_of_fd(fd)].folder)
         step_add(used, (struct step){ .kind = FORGET, .node = node_of_fd(fd) });
     pthread_mutex_unlock(&used->lock);
 }

@@ -52,7 +52,8 @@ enum disk_cut {
  * chooses where the kind of cut leaves a choice. */
 struct disk *disk_cut(const struct disk *disk, size_t step, enum disk_cut how, unsigned seed, const char *dir);
 
-/* For the fault table: a sync that failed has forgotten what it should have kept, as Linux does it. */
+/* For the fault table: a file's sync that failed has forgotten what it should have kept, as Linux does it. (Names do not go
+ * that way: they are the journal's, and a file system that cannot write that one stops.) */
 void disk_sync_failed(int fd);
 
 #endif

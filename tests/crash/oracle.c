@@ -185,7 +185,7 @@ static void find_spooled(struct found *found, const char *dir, const struct vari
     spool_close(spool);
 }
 
-/* A torn line at the end is nobody's: its message was not settled. */
+/* A torn line at the end is nobody's: its message was not settled. Zeros before a line are what a failed sync forgot. */
 static void find_dead(struct found *found, const char *dir)
 {
     char path[256], *line = NULL, *message;
@@ -200,7 +200,7 @@ static void find_dead(struct found *found, const char *dir)
     while ((length = getline(&line, &capacity, file)) > 0) {
         int64_t record = -1;
 
-        message = strstr(line, "\"message\":");
+        message = memmem(line, (size_t)length, "\"message\":", 10);
         if (message != NULL && line[length - 1] == '\n' && length > 2)
             record = message_read(message + 10, (size_t)(line + length - 2 - (message + 10)));
         if (record >= 0)
