@@ -318,3 +318,51 @@ def test_nothing_is_lost(penstock, far_end_ids, broker, tmp_path, kills):
         {'sentinel': (0, 0, 0), 'kafka': (0, 0, 0)}, \
         [(name, sorted(inputs.expected[uid] for uid in judge.lost(suite.letters()))[:20], judge.alien[:5])
          for name, judge in (('sentinel', suite.sentinel), ('kafka', siem))]
+
+
+@pytest.mark.parametrize('kills', [12, pytest.param(100, marks=pytest.mark.long)])
+def test_a_killed_replay_goes_on(penstock, far_end_ids, tmp_path, kills):
+    """The same command again after each kill -9: when it says 0 all has been delivered, and once more when asked once more."""
+    seed = int(os.environ.get('PENSTOCK_SEED') or random.randrange(1 << 30))
+    print(f'PENSTOCK_SEED={seed}')
+    rnd = random.Random(seed)
+    inputs = Inputs(tmp_path / 'logs', rnd)
+    for _ in range(6):
+        inputs.archive(1000)
+    inputs.append(3000)
+    inputs.commit(300)
+    inputs.finish()
+    daemon = penstock(('source none', {'type': 'file', 'path': f'{tmp_path}/nothing/*'}), far_end_ids.sink(**LIFE), cursor_save='50ms')
+    replay = ('replay', '-c', daemon.config, tmp_path / 'logs')
+    program = build_folder() / 'tests' / 'penstock-kill'
+    sums = collections.Counter()
+
+    def judge_whole():
+        """What has come since the last replay that ended with 0."""
+        judge = Judge(inputs.expected)
+        judge.arrive(far_end_ids.uids()[sums['arrived']:])
+        sums.update(judge.figures(), arrived=judge.arrived, replays=1)
+
+    began = time.monotonic()
+    assert daemon.command(*replay).returncode == 0
+    pace = time.monotonic() - began
+    judge_whole()
+    while sums['kills'] < kills or daemon.exited() != 0:
+        far_end_ids.fault(**rnd.choice(FAULTS))
+        point = rnd.choice(('pwrite', 'fdatasync', 'openat', 'unlinkat')) + f'@*:{rnd.randrange(1, 30)}:before'
+        daemon.start(*replay, program=program,
+                     **({'PENSTOCK_KILL': point} if sums['kills'] < kills and rnd.random() < 0.5 else {}))
+        try:
+            daemon.process.wait(rnd.random() * pace if sums['kills'] < kills else 120 * slower())
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+        if daemon.exited() == 0:
+            judge_whole()
+        else:
+            assert daemon.exited() == -signal.SIGKILL, daemon.log_tail()
+            sums['kills'] += 1
+    print(dict(sums))
+    reliability.note('kill -9 of a replay', sums['records'], sums['delivered'], sums['lost'], sums['repeated'], sums['reordered'],
+                     dead=0, runs=sums['kills'])
+    assert (sums['lost'], sums['reordered'], sums['alien']) == (0, 0, 0)
+    assert far_end_ids.violations() == []
