@@ -23,8 +23,8 @@ import time
 import pytest
 
 import reliability
+from arrivals import Arrivals
 from inputs import POISON, Inputs
-from judge import Judge
 from kafka import Kafka, Unavailable, missing
 from penstock import binary, build_folder, slower, wait_until
 
@@ -124,7 +124,7 @@ class Suite:
         self.weather = Weather(far_end, broker, rnd)
         self.calls = daemon.folder / 'calls'
         self.points = Points(daemon.state_dir, self.calls, rnd)
-        self.sentinel = Judge(inputs.expected)
+        self.sentinel = Arrivals(inputs.expected)
         self.dead = set()
         self.rows_read = 0
         self.deaths = collections.Counter()
@@ -276,7 +276,7 @@ class Suite:
         return counters if waiting == 0 else None
 
     def judge_kafka(self):
-        judge = Judge(self.inputs.expected)
+        judge = Arrivals(self.inputs.expected)
         command = ['kcat', '-b', self.broker.bootstrap, '-C', '-t', 'kills', '-o', 'beginning', '-e', '-q']
         with subprocess.Popen(command, stdout=subprocess.PIPE) as kcat:
             judge.arrive(UID.search(line)[1].decode() for line in kcat.stdout)
@@ -339,7 +339,7 @@ def test_a_killed_replay_goes_on(penstock, far_end_ids, tmp_path, kills):
 
     def judge_whole():
         """What has come since the last replay that ended with 0."""
-        judge = Judge(inputs.expected)
+        judge = Arrivals(inputs.expected)
         judge.arrive(far_end_ids.uids()[sums['arrived']:])
         sums.update(judge.figures(), arrived=judge.arrived, replays=1)
 

@@ -1,11 +1,11 @@
-"""Judges one sink by what arrived there, in the order in which it arrived: lost, repeated, reordered, or never sent by us.
+"""One sink, judged by what arrived there, in the order in which it arrived: lost, repeated, reordered, or never sent by us.
 
 Order is judged by first arrivals: of one file, none may come after one that follows it in the file. A repeat is the same
 event id again; an id that is none of ours would be a repeat under another name.
 """
 
 
-class Judge:
+class Arrivals:
     def __init__(self, expected):
         self.expected = expected     # id -> (file, place); it grows while we judge
         self.seen = set()
