@@ -246,41 +246,39 @@ static ssize_t dead_read_on(struct dead_file *file)
     return got;
 }
 
-/* Reads on to the line's end. 1 and *size (of the line, without its end; SIZE_MAX: too long, its bytes are dropped), 0 where
- * the file ends first, or negative. Then text[taken, taken + *size) is the line. */
-static int dead_find_line(struct dead_file *file, size_t *size)
+/* Reads on to the line's end. 1 and the line without its end (data NULL: too long, its bytes are dropped), 0 where the file
+ * ends first, or negative. The line is lent until the next call. */
+static int dead_find_line(struct dead_file *file, struct pen_span *line)
 {
     struct buf *text = &file->text;
+    size_t seen = file->taken;
     bool too_long = false;
-    size_t seen = 0;
     ssize_t got;
     char *end;
 
-    /* What was handed out is over. */
-    text->size -= file->taken;
-    if (text->size > 0)
-        memmove(text->data, text->data + file->taken, text->size);
-    file->taken = 0;
     for (;;) {
         end = text->size > seen ? memchr(text->data + seen, '\n', text->size - seen) : NULL;
         if (end != NULL) {
-            *size = too_long ? SIZE_MAX : (size_t)(end - text->data);
+            if (!too_long)
+                *line = (struct pen_span){ text->data + file->taken, (size_t)(end - text->data) - file->taken };
             file->taken = (size_t)(end - text->data) + 1;
             return 1;
         }
+        text->size -= file->taken;
+        if (text->size > 0)
+            memmove(text->data, text->data + file->taken, text->size);
+        file->taken = 0;
+        too_long |= text->size > LINE_BYTES_MAX;
+        if (too_long)
+            text->size = 0;
         seen = text->size;
-        if (seen > LINE_BYTES_MAX || too_long) {
-            too_long = true;
-            text->size = seen = 0;
-        }
         got = dead_read_on(file);
-        if (got < 0)
-            return (int)got;
-        if (got == 0) {
-            *size = too_long ? SIZE_MAX : text->size;
-            file->taken = text->size;
-            return 0;
-        }
+        if (got > 0)
+            continue;
+        if (!too_long)
+            *line = (struct pen_span){ text->data, text->size };
+        file->taken = text->size;
+        return (int)got;
     }
 }
 
@@ -334,20 +332,18 @@ static const char *dead_parse(struct dead_file *file, struct dead_letter *letter
 
 int dead_next(struct dead_file *file, struct dead_letter *letter)
 {
-    size_t size = 0;
     int r;
 
     *letter = (struct dead_letter){ .offset = file->at - (file->text.size - file->taken) };
-    r = dead_find_line(file, &size);
+    r = dead_find_line(file, &letter->text);
     letter->end = file->at - (file->text.size - file->taken);
     if (r < 0 || letter->end == letter->offset)
         return r;
     letter->line = ++file->line;
-    if (size == SIZE_MAX) {
+    if (letter->text.data == NULL) {
         letter->damage = "longer than any letter";
         return 1;
     }
-    letter->text = (struct pen_span){ file->text.data, size };
     dead_name(letter);
     letter->damage = r == 0 ? "without an end: torn" : dead_parse(file, letter);
     return 1;

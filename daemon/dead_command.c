@@ -217,7 +217,7 @@ static int file_each(struct dead_call *call, const char *path, each_letter each)
             fprintf(stderr, "penstock dead: %s: %s\n", path, strerror(-r));
         return r;
     }
-    while ((r = dead_next(file, &letter)) > 0) {
+    while (!ferror(stdout) && (r = dead_next(file, &letter)) > 0) {    /* a pipe may be closed after the first lines */
         if (letter.damage != NULL) {
             fprintf(stderr, "%s:%" PRIu64 ": %s; kept (%s)\n", path, letter.line, letter.damage,
                     letter.id[0] != '\0' ? letter.id : "no id");

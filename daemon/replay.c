@@ -122,7 +122,8 @@ static int replay_run(const struct replay_call *call)
     if (status == 0)
         replay_forget(dir);
     else
-        fprintf(stderr, "penstock replay: not everything is delivered; state and dead letters are in %s\n", dir);
+        fprintf(stderr, "penstock replay: not everything is delivered; state and dead letters are in %s\n"
+                "(\"penstock dead list --state-dir\" shows them)\n", dir);
     free(dir);
     settings_free(settings);
     return status;

@@ -7,7 +7,7 @@
  *   at the end: the file anew, without what was sent, with what was refused again
  *
  * Only that last step changes the file. Until then every letter is still in it, so the job needs no spool and no state: its
- * folder, `resend/SINK` below the state folder, is thrown away at the beginning and at the end, and locked between.
+ * folder, `resend-SINK` in the state folder, is thrown away at the beginning and at the end, and locked between.
  *
  * If we die before the last step, all of it is sent again next time: repeats, with the same event ids. The last step itself
  * is dead_rewrite()'s, whole or not at all. A job that is stopped takes out of the file what is answered up to the first
@@ -51,6 +51,7 @@ struct resend {
     struct http *http;
     struct budget budget;
     struct outlet *outlet;
+    const char *schema;              /* the outlet's; outlives it */
     TAILQ_HEAD(, run) runs;          /* oldest first */
     uint64_t at, safe;               /* of the file: read; at its end, all of it */
     uint64_t skipped;
@@ -114,7 +115,7 @@ static int kind_of(struct pen_span word)
 /* NULL, or why this letter cannot be sent. */
 static const char *letter_trouble(struct resend *resend, const struct dead_letter *letter)
 {
-    const char *schema = outlet_schema(resend->outlet)->name, *why;
+    const char *schema = resend->schema, *why;
     struct pen_json root;
 
     if (letter->damage != NULL)
@@ -240,7 +241,11 @@ static int resend_open_outlet(struct resend *resend, struct pen_error *err)
     int r = http_new(&resend->http, &resend->loop, err);
 
     conf.http = resend->http;
-    return r < 0 ? r : outlet_open(&resend->outlet, &conf, err);
+    if (r == 0)
+        r = outlet_open(&resend->outlet, &conf, err);
+    if (r == 0)
+        resend->schema = outlet_schema(resend->outlet)->name;
+    return r;
 }
 
 static void on_closed(void *arg)
@@ -325,7 +330,7 @@ static char *resend_dir(const char *state_dir, const char *sink)
 {
     char *dir;
 
-    if (asprintf(&dir, "%s/resend/%s", state_dir, sink) < 0)
+    if (asprintf(&dir, "%s/resend-%s", state_dir, sink) < 0)
         abort();
     return dir;
 }
@@ -346,8 +351,6 @@ static int resend_open_folder(struct resend *resend, const char *state_dir, stru
     char path[4096];
     int fd;
 
-    snprintf(path, sizeof(path), "%s/resend", state_dir);
-    mkdir(path, 0700);                             /* trouble shows with the job's own folder */
     resend->dir = resend_dir(state_dir, resend->conf->sink);
     if (mkdir(resend->dir, 0700) < 0 && errno != EEXIST)
         return pen_error_set(err, -errno, "%s cannot be made: %s", resend->dir, strerror(errno));

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from kafka import Kafka, Unavailable, missing
 from penstock import binary, environment, parse_line, total, wait_until
 
 FAST = {'flush': '100ms', 'spool_after': '60s', 'retry_min': '50ms', 'retry_max': '300ms'}
@@ -274,7 +275,7 @@ def test_resend_after_the_far_end_was_mended(dead, far_end):
     assert one.file.read_bytes() == b''
     assert sorted(far_end.uids()) == sorted(one.uids)
     assert far_end.violations() == []
-    assert not (one.daemon.state_dir / 'resend' / 'sentinel').exists()
+    assert not (one.daemon.state_dir / 'resend-sentinel').exists()
 
 
 def test_the_daemon_appends_to_the_new_file(dead, far_end):
@@ -384,7 +385,7 @@ def test_stopped_while_resending(dead, far_end):
     assert resend.returncode == 1
     assert out == '0 delivered, 0 refused again and kept, 4 without an answer and kept\n'
     assert one.dead_uids() == uids
-    assert not (one.daemon.state_dir / 'resend' / 'sentinel').exists()
+    assert not (one.daemon.state_dir / 'resend-sentinel').exists()
 
 
 def test_appended_while_resending(dead, far_end):
@@ -396,7 +397,7 @@ def test_appended_while_resending(dead, far_end):
     far_end.fault(do='slow', delay=2, count=1)
     words = [binary(), 'dead', 'resend', '-c', one.daemon.config, 'sentinel', '--all']
     resend = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, text=True)
-    wait_until(lambda: (one.daemon.state_dir / 'resend' / 'sentinel' / 'spool' / 'sentinel').exists() or resend.poll() is not None,
+    wait_until(lambda: (one.daemon.state_dir / 'resend-sentinel' / 'spool' / 'sentinel').exists() or resend.poll() is not None,
                30, 'the resend to begin')
     one.write(4)
     wait_until(lambda: set(more) <= set(one.dead_uids()), 60, 'the new letters', one.daemon)
@@ -404,3 +405,43 @@ def test_appended_while_resending(dead, far_end):
     assert out.startswith('4 delivered')
     assert one.dead_uids() == more
     assert set(far_end.uids()) == set(one.uids) - set(more) and set(uids) <= set(far_end.uids())
+
+
+@pytest.fixture
+def broker(tmp_path):
+    try:
+        with Kafka(tmp_path / 'kafka') as kafka:
+            yield kafka
+    except Unavailable as reason:
+        missing(reason)
+
+
+@pytest.mark.kafka
+@pytest.mark.plain
+def test_kafka(penstock, broker, tmp_path):
+    """A topic that is not there holds all; one that is too narrow for a message costs that message, until it is wider."""
+    (tmp_path / 'logs').mkdir()
+    raws = [line(n, text='z' * (50_000 if n == 3 else 10)) for n in range(8)]
+    (tmp_path / 'logs' / 'a.json').write_bytes(b''.join(raw + b'\n' for raw in raws))
+    sink = {'type': 'kafka', 'brokers': broker.bootstrap, 'schema': 'ocsf', 'kafka.compression.codec': 'none',
+            'kafka.topic.metadata.propagation.max.ms': '1000', **FAST}
+    source = 'source made', {'type': 'file', 'path': f'{tmp_path}/logs/*.json'}
+    daemon = penstock(source, ('sink siem', {**sink, 'topic': 'narrow'})).start()
+    wait_until(lambda: total(daemon.counters(), 'refusals') >= 2, 120, 'refusals', daemon)
+    counters = daemon.counters()
+    assert (total(counters, 'held'), total(counters, 'delivered'), total(counters, 'dead')) == (8, 0, 0)
+    assert len(alarms(daemon)) == 1
+    broker.create_topic('narrow', max_message_bytes=20_000)
+    file = daemon.state_dir / 'dead' / 'siem.jsonl'
+    wait_until(lambda: file.exists() and file.read_bytes().endswith(b'\n'), 120, 'the letter', daemon)
+    wait_until(lambda: len(broker.read_all('narrow')) == 7, 60, 'the others', daemon)
+    assert daemon.stop() == 0
+    letter = json.loads(file.read_bytes())
+    assert (letter['status'], letter['schema']) == ('MSG_SIZE_TOO_LARGE', 'ocsf')
+    assert letter['message']['metadata']['uid'] == uid(raws[3])
+    broker.create_topic('wide')
+    daemon.configure(source, ('sink siem', {**sink, 'topic': 'wide'}))
+    done = daemon.command('dead', 'resend', '-c', str(daemon.config), 'siem', '--all')
+    assert (done.returncode, done.stdout) == (0, '1 delivered, 0 refused again and kept\n'), done.stderr
+    [message] = broker.read_all('wide')
+    assert json.loads(message[3])['metadata']['uid'] == uid(raws[3])
