@@ -437,6 +437,7 @@ static void test_each_of_a_batch_rejected(void **state)
         outcomes[i] = PEN_REJECTED;
     bench.settings.dead_in_a_row = 5;
     bench.settings.retry_min_ms = bench.settings.retry_max_ms = 100;
+    bench.settings.flush_ms = 60000;               /* one batch, however busy the machine */
     fake.down = true;
     bench_open(1);
     put(20);
