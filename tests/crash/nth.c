@@ -8,6 +8,7 @@
 #include "crash/bench.h"
 #include "crash/disk_io.h"
 #include "crash/fault_io.h"
+#include "crash/loop.h"
 #include "crash/oracle.h"
 #include "crash/script.h"
 #include "daemon/log.h"
@@ -20,28 +21,36 @@
 
 static unsigned long calls, faults, violations;
 
+static const struct workload {
+    const char *name;
+    bool (*live)(const char *dir, const struct variant *variant, unsigned seed, unsigned actions, uint32_t count, bool drain);
+    unsigned pace;                   /* actions for one record, or so */
+    bool ordered;
+} script = { "script", script_live, 2, false }, loop = { "loop", loop_live, 20, true };
+
 /* As a service manager has it: a life that does not get on is followed by the next one. */
-static bool lives(const char *dir, const struct variant *variant, unsigned seed, uint32_t records)
+static bool lives(const struct workload *workload, const char *dir, const struct variant *variant, unsigned seed, uint32_t records)
 {
     for (unsigned life = 0; life < LIVES_MAX; life++)
-        if (script_live(dir, variant, seed + life, life == 0 ? 2 * records : 0, records, true))
+        if (workload->live(dir, variant, seed + life, life == 0 ? workload->pace * records : 0, records, true))
             return true;
     return false;
 }
 
-static void judge_cut(struct disk *disk, enum disk_cut how, unsigned seed, const struct variant *variant,
-                      const struct facts *facts, const char *where)
+static void judge_cut(const struct workload *workload, struct disk *disk, enum disk_cut how, unsigned seed,
+                      const struct variant *variant, const struct facts *facts, const char *where)
 {
     const char *dir = bench_folder(false);
     struct disk *cut = disk_cut(disk, disk_end_step(disk), how, seed, dir);
 
     disk_use(cut);
-    violations += oracle(dir, variant, facts, false, where);
+    violations += oracle(dir, variant, facts, workload->ordered, where);
     disk_free(cut);
 }
 
 /* One run with the fault at the nth call; false: there was no such call. */
-static bool run(const struct variant *variant, enum fault fault, unsigned long nth, unsigned long lasts, uint32_t records)
+static bool run(const struct workload *workload, const struct variant *variant, enum fault fault, unsigned long nth,
+                unsigned long lasts, uint32_t records)
 {
     const char *dir = bench_folder(true);
     struct disk *disk = disk_new(dir);
@@ -50,22 +59,22 @@ static bool run(const struct variant *variant, enum fault fault, unsigned long n
     char where[128];
 
     assert(facts != NULL);
-    snprintf(where, sizeof(where), "%s, %s at call %lu for %lu", variant->name, fault_words[fault], nth, lasts);
+    snprintf(where, sizeof(where), "%s %s, %s at call %lu for %lu", workload->name, variant->name, fault_words[fault], nth, lasts);
     disk_use(disk);
     fault_set(fault, nth, lasts);
     /* In the midst of it: the first life alone, then the power goes. */
-    script_live(dir, variant, 1, 2 * records, records, false);
+    workload->live(dir, variant, 1, workload->pace * records, records, false);
     met = fault_hits() > 0;
     calls += fault_calls();
     faults += fault_hits();
     fault_set(fault, 0, 0);
     facts_add(facts, disk, 0, disk_end_step(disk));
     facts_cut(facts);
-    judge_cut(disk, CUT_NOTHING, 1, variant, facts, where);
-    judge_cut(disk, CUT_ANY, (unsigned)nth, variant, facts, where);
+    judge_cut(workload, disk, CUT_NOTHING, 1, variant, facts, where);
+    judge_cut(workload, disk, CUT_ANY, (unsigned)nth, variant, facts, where);
     disk_use(disk);
     fault_set(fault, met ? nth : 0, lasts);        /* the same once more, for lives that follow a start that failed */
-    arrived = lives(dir, variant, 1, records);
+    arrived = lives(workload, dir, variant, 1, records);
     fault_set(fault, 0, 0);
     if (!arrived) {
         fprintf(stderr, "violated: it did not get on (%s)\n", where);
@@ -79,9 +88,20 @@ static bool run(const struct variant *variant, enum fault fault, unsigned long n
     return met;
 }
 
-int main(int argc, char **argv)
+static void every_call(const struct workload *workload, uint32_t records, unsigned long stride)
 {
     static const unsigned long lasting[] = { 1, 4, 40 };
+
+    for (size_t v = 0; v < variant_count; v++)
+        for (unsigned fault = 0; fault < FAULTS; fault++)
+            for (size_t l = 0; l < sizeof(lasting) / sizeof(*lasting); l++)
+                for (unsigned long nth = 1 + l; run(workload, &variants[v], (enum fault)fault, nth, lasting[l], records);
+                     nth += stride)
+                    ;
+}
+
+int main(int argc, char **argv)
+{
     uint32_t records = argc > 1 ? (uint32_t)atoi(argv[1]) : 12;
     unsigned long stride = argc > 2 ? strtoul(argv[2], NULL, 10) : 7;
     char json[128];
@@ -89,11 +109,8 @@ int main(int argc, char **argv)
     assert(records > 0 && records <= RECORDS_MAX && stride > 0);
     log_set_level((enum log_level)0);
     io = &fault_io;
-    for (size_t v = 0; v < variant_count; v++)
-        for (unsigned fault = 0; fault < FAULTS; fault++)
-            for (size_t l = 0; l < sizeof(lasting) / sizeof(*lasting); l++)
-                for (unsigned long nth = 1 + l; run(&variants[v], (enum fault)fault, nth, lasting[l], records); nth += stride)
-                    ;
+    every_call(&script, records, stride);
+    every_call(&loop, records, 5 * stride);        /* each waits for a disk hold or two */
     snprintf(json, sizeof(json), "{\"calls\": %lu, \"faults\": %lu, \"violations\": %lu}", calls, faults, violations);
     bench_report("nth", json);
     return violations == 0 ? 0 : 1;
