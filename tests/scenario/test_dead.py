@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from kafka import Kafka, Unavailable, missing
-from penstock import binary, environment, parse_line, total, wait_until
+from penstock import binary, build_folder, environment, parse_line, total, wait_until
 
 FAST = {'flush': '100ms', 'spool_after': '60s', 'retry_min': '50ms', 'retry_max': '300ms'}
 
@@ -367,6 +367,29 @@ def test_killed_while_resending(dead, far_end):
     assert one.command('resend', 'sentinel', '--all').stdout == '8 delivered, 0 refused again and kept\n'
     assert one.letters() == []
     assert set(far_end.uids()) == set(one.uids)
+
+
+@pytest.mark.parametrize('point', ['openat@*.jsonl.new:1:after', 'pwrite@*.jsonl.new:1:half', 'fsync@*.jsonl.new:1:before',
+                                   'renameat@*.jsonl.new:1:before', 'renameat@*.jsonl.new:1:after', 'fsync@*/dead:1:before'])
+def test_killed_while_rewriting(dead, far_end, point):
+    """Death at each step of the last one: the file is as it was or as it should be, and the same command brings it there."""
+    one = dead()
+    uids = one.bury(3)
+    keep, sent, dropped = one.ids()[0], one.ids()[1], one.ids()[2]
+    far_end.settings(poison=[])
+    for words, gone in ((['resend', 'sentinel', sent], 1), (['drop', 'sentinel', dropped], 2)):
+        before = one.dead_uids()
+        after = [one_uid for one_uid in before if one_uid != uids[gone]]
+        killed = subprocess.run([build_folder() / 'tests' / 'penstock-kill', 'dead', words[0], '-c', one.daemon.config, *words[1:]],
+                                env={**environment(), 'PENSTOCK_KILL': point}, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        renamed = point.startswith(('renameat@*.jsonl.new:1:after', 'fsync@*/dead'))
+        assert one.dead_uids() == (after if renamed else before)
+        again = one.command(*words)
+        assert again.returncode == renamed, again.stderr             # 1: no such letter any more
+        assert one.dead_uids() == after
+    assert one.ids() == [keep]
+    assert uids[1] in far_end.uids() and not {uids[0], uids[2]} & set(far_end.uids())
 
 
 def test_stopped_while_resending(dead, far_end):
