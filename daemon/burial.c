@@ -96,11 +96,11 @@ static void burial_failed(struct burial *burial)
         return;
     burial->alarmed = true;
     log_line(LOG_ERROR, burial->result == UV_EFBIG
-             ? "the dead letters are full: nothing is lost, and nothing more is sent until there is room: resend or drop "
-               "some with `penstock dead`, or raise dead_max"
+             ? "the dead letters are full: nothing is lost, but a few letters on nothing more is sent; resend or drop some with "
+               "`penstock dead`, or raise dead_max"
              : busy
-             ? "a command has the dead letters and does not end: nothing is lost, and nothing more is sent until it does"
-             : "dead letters cannot be written: nothing is lost, and nothing more is sent until this is mended",
+             ? "a command has the dead letters and does not end: nothing is lost, but a few letters on nothing more is sent"
+             : "dead letters cannot be written: nothing is lost, but a few letters on nothing more is sent until this is mended",
              "sink", burial->conf.stamp.sink, "file", burial->path, "error", uv_strerror(burial->result), NULL);
 }
 

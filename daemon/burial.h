@@ -2,7 +2,8 @@
  * burial.h - an outlet's way into the dead letters: parts that wait for it, and the one job that writes them.
  *
  * Where they cannot be written (the disk, or dead_max) they wait in memory and are tried again and again; it is said once.
- * Meanwhile the outlet must submit nothing, or memory would fill with what dies: burial_blocks().
+ * Meanwhile the outlet may go on until a few have gathered: a spool that fills the disk must be able to drain although one
+ * message of it dies. Then it must submit nothing, or memory would fill with what dies: burial_blocks().
  */
 #ifndef DAEMON_BURIAL_H
 #define DAEMON_BURIAL_H
@@ -10,7 +11,8 @@
 #include "daemon/batch.h"
 #include "daemon/dead.h"
 
-#define BURIAL_PARTS_MAX 64
+#define BURIAL_PARTS_MAX 64          /* of one job */
+#define BURIAL_TROUBLED_MAX 8        /* that wait while nothing can be written; each may hold a whole batch in memory */
 
 struct burial_conf {
     uv_loop_t *loop;
@@ -49,7 +51,7 @@ void burial_pump(struct burial *burial);
 /* More has died than can be written now. */
 static inline bool burial_blocks(const struct burial *burial)
 {
-    return burial->trouble || burial->waiting_count > BURIAL_PARTS_MAX;
+    return burial->waiting_count > (burial->trouble ? BURIAL_TROUBLED_MAX : BURIAL_PARTS_MAX);
 }
 
 #endif

@@ -454,6 +454,34 @@ static void test_each_of_a_batch_rejected(void **state)
     bench_close();
 }
 
+/* One letter that cannot be written does not keep a full disk from being drained. */
+static void test_the_living_pass_an_open_grave(void **state)
+{
+    char path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/dead", bench.dir);
+    assert_int_equal(rmdir(path), 0);
+    fake.answer = poison_rejected;
+    fake.poison = 3;
+    bench_open(1);
+    put(500);
+    while (ledger(0)->count[LEDGER_DELIVERED] < 499)
+        uv_run(&bench.loop, UV_RUN_ONCE);
+    assert_int_equal(ledger(0)->count[LEDGER_HELD], 1);
+    while (outlet_busy_since(bench.outlet) > 0)    /* until the first attempt has failed */
+        uv_run(&bench.loop, UV_RUN_ONCE);
+    put(500);
+    while (ledger(0)->count[LEDGER_DELIVERED] < 999)
+        uv_run(&bench.loop, UV_RUN_ONCE);
+    assert_int_equal(ledger(0)->count[LEDGER_HELD], 1);
+    assert_true(bench.runs_open > 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    turn_until_idle();
+    assert_int_equal(ledger(0)->count[LEDGER_DEAD], 1);
+    bench_close();
+}
+
 /* Dead letters that cannot be written hold the outlet: no more is sent than was on its way, and nothing is lost. */
 static void test_no_grave_no_deaths(void **state)
 {
@@ -781,6 +809,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_rejected_until_it_is_mended, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_of_a_batch_rejected, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_no_grave_no_deaths, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_the_living_pass_an_open_grave, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_too_large_is_cut, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
