@@ -9,7 +9,8 @@
  * One job per stream at a time, so a stream's order is the order of its jobs. A job that would make too much output stops
  * early and the same chunk is queued again; so is one that meets a big record, which must have the budget to itself.
  *
- * Memory: one number, budget.held, holds chunks, workers, batches and what the sinks' libraries may take. At the upper
+ * Memory: one number, budget.held, holds chunks, workers, batches, what the sinks' libraries may take and what sources keep
+ * to know their streams again. At the upper
  * mark the flow closes: no reads, no new jobs. At the lower one it opens, or when no more is in batches than the windows
  * hold. Jobs that run may overdraw by their output. tests/model/flow.pml asks whether every pause ends.
  */
@@ -70,6 +71,7 @@ struct pipeline {
     struct cursors *cursors;
     struct budget budget;
     size_t baseline, chunk_bytes;
+    size_t kept;                                   /* of the baseline: what sources know of their streams */
     size_t window_bytes;                           /* batches that the sinks may hold in flight, all windows full */
     bool flow_open, big_waits;
     struct stream *big_stream;                     /* has the budget to itself, between its passes too */
@@ -90,6 +92,7 @@ struct pipeline {
 };
 
 static void pipeline_flow(struct pipeline *pipeline);
+static void pipeline_set_marks(struct pipeline *pipeline);
 static void pipeline_work(struct pipeline *pipeline);
 static void pipeline_stop_on(struct pipeline *pipeline);
 
@@ -133,6 +136,14 @@ struct stream *stream_open(struct source_host *host, const char *name, const str
     stream->host = host;
     stream->self = self;
     return stream;
+}
+
+static bool on_rest(struct stream *stream)
+{
+    const struct source_type *type = stream->host->settings->type;
+
+    return type->on_rest != NULL && type->on_rest(stream->host->self, stream->self, &(struct cursor){
+        stream->key, stream->attrs, stream->safe_position, stream->safe_word });
 }
 
 static void on_saved(void *arg)
@@ -444,6 +455,20 @@ void stream_offer(struct stream *stream, struct chunk *chunk)
 
 /* ---- Flow ---- */
 
+/* At three quarters of the budget the flow is closed, at half of it it opens again. What the sources keep to know their
+ * streams takes from that room, but never all: sources that know too much for the budget go on, in more memory than they
+ * should have. */
+static void pipeline_set_marks(struct pipeline *pipeline)
+{
+    struct budget *budget = &pipeline->budget;
+    size_t upper = budget->total / 4 * 3, room = budget->total / 8;
+
+    if (pipeline->kept + room < upper)
+        room = upper - pipeline->kept;
+    budget->upper = pipeline->kept + room;
+    budget->lower = pipeline->kept + room / 3 * 2;
+}
+
 static void pipeline_flow(struct pipeline *pipeline)
 {
     const struct budget *budget = &pipeline->budget;
@@ -467,6 +492,16 @@ static void pipeline_flow(struct pipeline *pipeline)
 void source_reserve(struct source_host *host, size_t size)
 {
     budget_take(&host->pipeline->budget, size);
+}
+
+void source_keep(struct source_host *host, ptrdiff_t size)
+{
+    struct pipeline *pipeline = host->pipeline;
+
+    pipeline->kept += (size_t)size;
+    pipeline->baseline += (size_t)size;
+    budget_take(&pipeline->budget, (size_t)size);             /* or give: sizes wrap */
+    pipeline_set_marks(pipeline);
 }
 
 bool flow_is_open(const struct source_host *host)
@@ -756,7 +791,7 @@ static void pipeline_open_workers(struct pipeline *pipeline)
  * stop all others. */
 static int pipeline_check_memory(struct pipeline *pipeline, struct pen_error *err)
 {
-    size_t least = (pipeline->baseline + pipeline->window_bytes) * 2;
+    size_t least = (pipeline->baseline - pipeline->kept + pipeline->window_bytes) * 2;
 
     if (least <= pipeline->budget.total)
         return 0;
@@ -777,9 +812,9 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
     pipeline->flow_open = true;
     TAILQ_INIT(&pipeline->queue);
     pipeline->budget.total = conf->settings->daemon.memory;
-    pipeline->budget.upper = pipeline->budget.total / 4 * 3;
-    pipeline->budget.lower = pipeline->budget.total / 2;
-    pipeline->saver = (struct saver){ .loop = conf->loop, .collect = collect_places, .on_saved = on_saved, .arg = pipeline };
+    pipeline_set_marks(pipeline);
+    pipeline->saver = (struct saver){ .loop = conf->loop, .collect = collect_places, .on_saved = on_saved,
+                                       .on_rest = on_rest, .arg = pipeline };
     saver_init(&pipeline->saver);
     uv_timer_init(conf->loop, &pipeline->save_timer);
     pipeline->save_timer.data = pipeline;
@@ -792,7 +827,7 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
     if (r == 0)
         r = pipeline_open_sources(pipeline, err);
     if (r == 0) {
-        pipeline->baseline = pipeline->budget.held;
+        pipeline->baseline = pipeline->budget.held;  /* what was kept until now is in it */
         r = pipeline_check_memory(pipeline, err);
     }
     if (r < 0) {

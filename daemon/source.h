@@ -67,6 +67,8 @@ void stream_close(struct stream *stream, bool forget);
 
 /* What a source's libraries may hold for good; for open(). */
 void source_reserve(struct source_host *host, size_t size);
+/* What it keeps to know its streams again has become so much more, or less. It narrows the budget for what is under way. */
+void source_keep(struct source_host *host, ptrdiff_t size);
 bool flow_is_open(const struct source_host *host);
 uv_loop_t *source_loop(struct source_host *host);
 const char *source_name(const struct source_host *host);
@@ -91,6 +93,9 @@ struct source_type {
      * keeps the cursors. settled() comes on a later turn. NULL: nothing to do. */
     void (*settle)(void *self, void (*settled)(void *arg), void *arg);
     void (*close)(void *self);       /* after stopped() and settled(); accepts NULL */
+    /* All of the stream is safe and its row about to be saved as `at` says. True: the stream is gone, and the source opens it
+     * there again when there is more: of a hundred thousand files few are at work. NULL: never. */
+    bool (*on_rest)(void *self, void *stream_self, const struct cursor *at);
     /* As a sink's: what is wrong with the settings that single rows cannot tell. May be NULL. */
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
 };

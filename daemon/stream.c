@@ -177,12 +177,19 @@ static void on_save_done(uv_work_t *work, int status)
     saver->on_saved(saver->arg);
 }
 
+static bool stream_is_at_rest(const struct stream *stream)
+{
+    return !stream->closed && stream->chunk == NULL && TAILQ_EMPTY(&stream->runs) && stream->skip == 0 &&
+        stream->position == stream->safe_position && stream->word == stream->safe_word;
+}
+
 static void saver_collect(struct saver *saver)
 {
     struct stream *stream, *next;
 
     for (stream = TAILQ_FIRST(&saver->unsaved); stream != NULL; stream = next) {
-        bool done = stream->closed && TAILQ_EMPTY(&stream->runs);
+        bool at_rest = saver->on_rest != NULL && stream_is_at_rest(stream) && saver->on_rest(stream);
+        bool done = at_rest || (stream->closed && TAILQ_EMPTY(&stream->runs));
         struct cursor cursor = { stream->key, stream->attrs, stream->safe_position, stream->safe_word };
 
         next = TAILQ_NEXT(stream, unsaved);

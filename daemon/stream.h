@@ -55,6 +55,8 @@ struct saver {
     /* What else is to be saved: the places of the spools. */
     void (*collect)(void *arg, struct cursor_change *change);
     void (*on_saved)(void *arg);
+    /* A stream that is all safe: true if its source lets go of it. NULL: none does. */
+    bool (*on_rest)(struct stream *stream);
     void *arg;
     /* private */
     struct streams unsaved;
@@ -67,7 +69,7 @@ struct saver {
 };
 
 void saver_init(struct saver *saver);             /* after the public members are set */
-/* Starts a save of what has changed, unless one runs or nothing has; streams that are closed and safe end here. A change
+/* Starts a save of what has changed, unless one runs or nothing has; streams that are safe, and closed or at rest, end here. A change
  * that could not be saved is tried again before anything new is collected, so that a full disk does not fill the memory;
  * only the last save, at the stop, takes both. */
 void saver_save(struct saver *saver, bool last);

@@ -11,8 +11,8 @@
  *                     │                                 │        └──▶ PARKED (packed, no slot)     │
  *                     └──────── nothing new ────────────┴──────────── at its end ──────────────────┘
  *
- *   IDLE     nothing to read as of end_size and end_ctime. No memory but struct file; perhaps an fd, while there is room,
- *            so that a file which is rotated away can be read to its end.
+ *   IDLE     nothing to read as of end_size and end_ctime. When all of it is safe its stream goes, too (on_rest): no memory
+ *            but struct file; perhaps an fd, while there is room, so that a file which is rotated away can be read to its end.
  *   READING  the worker owns file->reader and the chunk; the loop touches neither.
  *   OUT      the pipeline has the chunk.
  *
@@ -60,6 +60,7 @@
 #define SLICE_TURNS 64               /* chunks a file may read while others wait to be opened */
 #define SETTLE_MS 5000               /* a file that got shorter may be in the middle of being written again */
 #define UNKNOWN_SIZE UINT64_MAX
+#define FILE_BYTES (sizeof(struct file) + 96)      /* and two nodes of trees, and what the heap adds; its path comes on top */
 #define ATTRS_MAX (256 + 3 * PATH_MAX)
 
 enum file_state { FILE_IDLE, FILE_READY, FILE_READING, FILE_OUT, FILE_PARKED };
@@ -228,17 +229,25 @@ static void file_drop_inode(struct file *file)
     file->by_inode = false;
 }
 
+static void file_set_path(struct file *file, const char *path)
+{
+    ptrdiff_t before = file->path != NULL ? (ptrdiff_t)strlen(file->path) : 0;
+    char *copy = strdup(path);
+
+    source_keep(file->source->host, (ptrdiff_t)strlen(path) - before);
+    free(file->path);
+    file->path = copy;
+}
+
 /* Takes the path; whoever held it must find out what became of it. */
 static void file_take_path(struct file *file, const char *path)
 {
     struct file *holder = file_by_path(file->source, path);
-    char *copy = strdup(path);
 
     if (holder != NULL && holder != file)
         file_drop_path(holder);
     file_drop_path(file);
-    free(file->path);
-    file->path = copy;
+    file_set_path(file, path);
     tsearch(file, &file->source->path_tree, path_compare);
     file->by_path = true;
 }
@@ -346,6 +355,7 @@ static struct file *file_alloc(struct source_file *source)
     file->source = source;
     file->end_size = UNKNOWN_SIZE;
     LIST_INSERT_HEAD(&source->files, file, all);
+    source_keep(source->host, (ptrdiff_t)FILE_BYTES);
     return file;
 }
 
@@ -362,6 +372,7 @@ static void file_free(struct file *file)
     if (file->chunk != NULL)
         chunk_drop(source->host, file->chunk);
     free(file->hint);
+    source_keep(source->host, -(ptrdiff_t)(FILE_BYTES + (file->path != NULL ? strlen(file->path) : 0)));
     free(file->path);
     free(file);
 }
@@ -406,7 +417,7 @@ static void on_row(void *arg, const struct cursor *cursor)
     if (holder == NULL || (holder->gone != 0 && file->gone == 0))
         file_take_path(file, path);
     else
-        file->path = strdup(path);
+        file_set_path(file, path);
     if (file_by_inode(source, &(struct stat){ .st_dev = file->dev, .st_ino = file->ino }) == NULL || file->gone == 0)
         file_take_inode(file, file->dev, file->ino);
 }
@@ -1149,6 +1160,20 @@ static void file_source_start(void *self)
     finder_start(source->finder);
 }
 
+/* Nobody works at it, and its row says all we know: as after a restart. */
+static bool file_source_on_rest(void *self, void *stream_self, const struct cursor *at)
+{
+    struct file *file = stream_self;
+
+    (void)self;
+    if (file->state != FILE_IDLE)
+        return false;
+    file->stream = NULL;
+    file->position = at->position;
+    file->word = at->word;
+    return true;
+}
+
 static void file_source_on_flow(void *self)
 {
     source_kick(self);
@@ -1212,4 +1237,5 @@ static void file_source_stop(void *self, void (*stopped)(void *arg), void *arg)
 const struct source_type file_source = {
     .name = "file", .options = file_options, .open = file_source_open, .start = file_source_start,
     .on_chunk = file_source_on_chunk, .on_flow = file_source_on_flow, .stop = file_source_stop, .close = file_source_close,
+    .on_rest = file_source_on_rest,
 };
