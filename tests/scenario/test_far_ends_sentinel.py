@@ -156,6 +156,18 @@ def test_a_line_cut_amid_the_upload_costs_a_retry(far_scene, line, after):
     far_scene.judge('connection reset amid the upload', after=after)
 
 
+def test_a_reset_under_a_large_upload_makes_the_posts_smaller(tmp_path, far_end, penstock, line):
+    """A gateway that finds a post too long may just hang up: the batch is cut, and nothing of it is taken for dead."""
+    scene = Scene(tmp_path, far_end, penstock, endpoint=line.endpoint, compress='no')
+    line.fault('cut', way='up', after=600_000, count=2)
+    scene.write()
+    scene.daemon.start()
+    scene.until_delivered()
+    assert alarms(scene.daemon) == []
+    counters = scene.judge('connection reset under a large upload')
+    assert total(counters, 'cuts') >= 1
+
+
 @pytest.mark.parametrize('after', [500, 2300, 2500])
 def test_a_line_cut_amid_the_answer_may_repeat_but_not_lose(far_scene, line, after):
     """Whether the far end took it is not known: it is sent again, and what came twice has the same id."""
