@@ -26,7 +26,7 @@ import pytest
 
 HERE = Path(__file__).parent / "kafka"
 VERSION = re.search(r"<kafka.version>(.+)</kafka.version>", (HERE / "pom.xml").read_text()).group(1)
-START_S = 90
+START_S = 240
 FETCH_S = 600
 
 

@@ -69,7 +69,7 @@ class Scene:
     def count(self, key):
         return total(self.daemon.counters(), key)
 
-    def until(self, condition, what, seconds=90):
+    def until(self, condition, what, seconds=180):
         return wait_until(condition, seconds, what, self.daemon)
 
     def until_some(self, count):

@@ -48,10 +48,10 @@ class Scene:
     def expected(self):
         return ids_of(*self.files)
 
-    def until(self, condition, what, seconds=60):
+    def until(self, condition, what, seconds=120):
         return wait_until(condition, seconds, what, self.daemon)
 
-    def until_delivered(self, seconds=60):
+    def until_delivered(self, seconds=120):
         count = len(self.expected)
         self.until(lambda: self.far_end.distinct() >= count, f'{count} events to arrive', seconds)
         self.until(lambda: total(self.daemon.counters(), 'held') + total(self.daemon.counters(), 'spooled') == 0,
