@@ -237,6 +237,8 @@ static ssize_t dead_read_on(struct dead_file *file)
     size_t size = left < BLOCK_SIZE ? (size_t)left : BLOCK_SIZE;
     ssize_t got;
 
+    if (size == 0)
+        return 0;
     buf_reserve(&file->text, size);
     got = io_read_full(file->fd, file->text.data + file->text.size, size, file->at);
     if (got > 0) {
@@ -301,7 +303,7 @@ static const char *dead_parse(struct dead_file *file, struct dead_letter *letter
     struct pen_json root, node;
     int64_t position;
 
-    if (at == NULL || end[-1] != '}')
+    if (at == NULL || letter->text.data[0] != '{' || end[-1] != '}')
         return "not a dead letter: torn, or not ours";
     letter->message = (struct pen_span){ at + sizeof(key) - 1, (size_t)(end - 1 - at) - (sizeof(key) - 1) };
     letter->head = (struct pen_span){ letter->text.data, (size_t)(at - letter->text.data) };
