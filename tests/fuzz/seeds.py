@@ -70,6 +70,16 @@ ROWS = [
 ]
 
 
+LETTER = (b'{"time":"2026-11-22T09:00:01.2345670Z","sink":"sentinel","schema":"asim","kind":"audit","ticks":17637660012345670,"status":"400",'
+          b'"reason":"status 400, InvalidRow, request r: the far end cannot read this","stream":"activity/srv/PT1H.json","position":4711,"message":')
+LETTERS = [
+    LETTER + b'{"a":[1,{}],"b":"c"}}\n', (LETTER + b'{}}\n') * 9, LETTER + b'{}}', LETTER + b'}\n', LETTER[:90] + b'\n' + LETTER + b'{}}\n', b'\n\n', b'x\n',
+    b' ' + LETTER + b'{}}\n', LETTER.replace(b'"400"', b'null') + b'{"m":"\xc2\x9b\x1b[2J\x7f\xe2\x80\xae\xff"}}\n',
+    LETTER.replace(b'srv', b'\\u001b[2J\\n\\u009b\\u202e') + b'{"a":"\\"}"}}\n', LETTER.replace(b'4711', b'-1') + b'"\\\n', b'[,"message":}\n',
+    b'{"time":"x","stream":"y","position":"1","ticks":1e3,"message":nonsense}\n', LETTER + b'\t{\r}}\r\n', b'{,"message":}\n',
+]
+
+
 def zstd(data, *options):
     return subprocess.run(['zstd', '-q', '-c', *options], input=data, stdout=subprocess.PIPE, check=True).stdout
 
@@ -140,6 +150,9 @@ def seeds(target):
                     for where in (40, 44, 48, 52, 56, 60):
                         yield bytes([mode, frames, 0, 0, 6, 0, where, 1])
                         yield bytes([mode, frames, 0, 0, 14, 0, where - 32, 255])
+        case 'dead':
+            for data in LETTERS:
+                yield from (b'\0' + data, b'\x55' + data + data)
         case 'unpack':
             for data in archives():
                 yield bytes([15, 100]) + data
