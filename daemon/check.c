@@ -7,6 +7,7 @@
 #include "daemon/commands.h"
 #include "daemon/glob.h"
 #include "daemon/settings.h"
+#include "daemon/spools.h"
 #include "daemon/work.h"
 
 #include <errno.h>
@@ -154,10 +155,34 @@ static void state_dir_warn(const struct settings *settings)
              (unsigned long long)(stores_max(settings) >> 20), path, (unsigned long long)(free_bytes >> 20));
 }
 
+static void keys_warn(const struct settings *settings)
+{
+    struct pen_error err = { 0 };
+    struct keys *keys;
+
+    if (settings->daemon.key_file == NULL)
+        return;
+    if (keys_read(&keys, settings->daemon.key_file, &err) < 0)
+        warn(conf_section(settings->conf, CONF_DAEMON, 0), "key_file", "%s", err.text);
+    else
+        keys_free(keys);
+}
+
+static void on_orphan(void *arg, const char *sink, const struct spool_look *look)
+{
+    const struct settings *settings = arg;
+
+    warn(conf_section(settings->conf, CONF_DAEMON, 0), "state_dir", "%llu messages (%llu bytes) wait for the sink %.64s, which "
+         "left the configuration: \"penstock spool adopt %.64s SINK\" gives them to another one, \"penstock spool drop\" throws "
+         "them away", (unsigned long long)look->messages, (unsigned long long)look->bytes, sink, sink);
+}
+
 static void settings_warn(const struct settings *settings)
 {
     unsigned i;
 
+    spools_orphans(settings->daemon.state_dir, settings, on_orphan, (void *)settings);
+    keys_warn(settings);
     state_dir_warn(settings);
     for (i = 0; i < settings->source_count; i++) {
         secrets_warn(settings->sources[i].section, settings->sources[i].type->options);

@@ -23,6 +23,7 @@ static const struct command {
     { "parse", command_parse, false, "records in, messages out: the pure pipeline" },
     { "replay", command_replay, true, "deliver archived logs through the same pipeline" },
     { "dead", command_dead, true, "list, show, resend and drop messages that far ends have rejected" },
+    { "spool", command_spool, true, "list, check, export, drop or move what waits on disk" },
     { "version", command_version, false, "print the version" },
     { "help", command_help, false, "print this" },
 };

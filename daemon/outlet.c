@@ -914,7 +914,7 @@ static int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
     const struct sink_settings *settings = outlet->settings;
     struct spool_conf conf = {
         .bytes_max = settings->spool_max, .compress = settings->spool_compress,
-        .schema = outlet->schema->name, .type = settings->type->name,
+        .schema = outlet->schema->name, .type = settings->type->name, .keys = outlet->conf.keys,
         .rows = outlet->conf.source_count + 1, .life = outlet->conf.life, .place = outlet->conf.place,
     };
     char *dir;

@@ -21,6 +21,7 @@ struct outlet_conf {
     struct http *http;
     struct budget *budget;
     const char *state_dir;
+    const struct keys *keys;         /* NULL: what is written is not encrypted */
     uint64_t life;
     struct spool_place place;
     uint32_t source_count;

@@ -20,6 +20,7 @@
 #include "daemon/http.h"
 #include "daemon/io.h"
 #include "daemon/log.h"
+#include "daemon/spools.h"
 #include "daemon/stream.h"
 #include "daemon/work.h"
 
@@ -69,6 +70,7 @@ struct pipeline {
     int lock_fd;
     struct http *http;
     struct cursors *cursors;
+    struct keys *keys;               /* NULL: nothing is encrypted */
     struct budget budget;
     size_t baseline, chunk_bytes;
     size_t kept;                                   /* of the baseline: what sources know of their streams */
@@ -692,6 +694,8 @@ static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
         abort();
     r = cursors_open(&pipeline->cursors, path, err);
     free(path);
+    if (r == 0 && pipeline->settings->daemon.key_file != NULL)
+        r = keys_read(&pipeline->keys, pipeline->settings->daemon.key_file, err);
     return r;
 }
 
@@ -710,7 +714,7 @@ static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *er
     const struct settings *settings = pipeline->settings;
     struct outlet_conf conf = {
         .loop = pipeline->conf.loop, .http = pipeline->http, .budget = &pipeline->budget,
-        .state_dir = pipeline->conf.state_dir, .life = pipeline_life(),
+        .state_dir = pipeline->conf.state_dir, .life = pipeline_life(), .keys = pipeline->keys,
         .source_count = settings->source_count, .stop_ms = settings->daemon.stop_ms,
         .memory_max = settings->daemon.memory / 8 / settings->sink_count, .on_moved = on_outlet_moved, .arg = pipeline,
     };
@@ -839,6 +843,14 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
     return 0;
 }
 
+static void on_orphan(void *arg, const char *sink, const struct spool_look *look)
+{
+    (void)arg;
+    log_line(LOG_WARN, "this sink left the configuration, and messages wait in its spool: \"penstock spool adopt\" gives them to "
+             "another sink, \"penstock spool drop\" throws them away", "sink", sink, "messages",
+             log_number(look->messages), "bytes", log_number(look->bytes), NULL);
+}
+
 void pipeline_start(struct pipeline *pipeline)
 {
     uint32_t every = pipeline->settings->daemon.cursor_save_ms;
@@ -847,6 +859,7 @@ void pipeline_start(struct pipeline *pipeline)
     log_line(LOG_NOTE, "started", "version", PENSTOCK_VERSION, "sources", log_number(pipeline->host_count), "sinks",
              log_number(pipeline->outlet_count), "workers", log_number(pipeline->job_count), "memory",
              log_number(pipeline->budget.total), NULL);
+    spools_orphans(pipeline->conf.state_dir, pipeline->settings, on_orphan, NULL);
     uv_timer_start(&pipeline->save_timer, on_save_timer, every, every);
     for (uint32_t i = 0; i < pipeline->outlet_count; i++)
         outlet_pump(pipeline->outlets[i]);
@@ -900,6 +913,7 @@ void pipeline_close(struct pipeline *pipeline)
         http_close(pipeline->http, on_http_closed, NULL);
     saver_free(&pipeline->saver);
     cursors_close(pipeline->cursors);
+    keys_free(pipeline->keys);
     if (pipeline->lock_fd >= 0)
         close(pipeline->lock_fd);
     uv_close((uv_handle_t *)&pipeline->save_timer, on_save_timer_closed);

@@ -269,6 +269,7 @@ int segment_open(struct segment_file *file, int dir_fd, uint64_t number)
     }
     file->size = !S_ISREG(st.st_mode) ? 0 : st.st_size < FILE_MAX ? (uint64_t)st.st_size : FILE_MAX;
     file->bytes = (uint64_t)st.st_blocks * 512;
+    file->modified_ticks = (int64_t)st.st_mtim.tv_sec * 10000000 + st.st_mtim.tv_nsec / 100;
     for (uint64_t at = 0; at <= SEGMENT_COPY_AT && !file->has_header; at += SEGMENT_COPY_AT) {
         got = io_read_full(file->fd, bytes, sizeof(bytes), at);
         file->has_header = got == (ssize_t)sizeof(bytes) && header_read(bytes, &file->header);
@@ -672,4 +673,27 @@ void segment_payload_free(struct segment_payload *payload)
     free(payload->names);
     free(payload->streams);
     *payload = (struct segment_payload){ 0 };
+}
+
+/* ---- The last segment of a spool ---- */
+
+/* What ends the file may be an append that was never synced: whole heads with bytes that did not come. So the last frames, as
+ * many as one append can have, count only up to the last whole one. */
+uint64_t segment_measure(const struct segment_file *file)
+{
+    struct segment_frame tail[SEGMENT_TAIL_MAX], frame = { 0 };
+    uint64_t count = 0, frames = 0, last;
+
+    for (;; frames++) {
+        (void)segment_next(file, frame.end, file->size, true, &frame);     /* passes over what cannot be read */
+        if (frame.offset >= file->size)
+            break;
+        tail[frames % SEGMENT_TAIL_MAX] = frame;
+    }
+    for (last = frames; last > 0 && frames - last < SEGMENT_TAIL_MAX && count == 0; last--) {
+        frame = tail[(last - 1) % SEGMENT_TAIL_MAX];
+        if (segment_verify(file, &frame) > 0)
+            count = (uint64_t)frame.before + frame.messages;
+    }
+    return count > 0 || last == 0 ? count : frame.before;
 }

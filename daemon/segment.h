@@ -15,6 +15,7 @@
 #define SEGMENT_COPY_AT 4096u        /* of the header: in a sector of its own */
 #define SEGMENT_BEGIN (SEGMENT_COPY_AT + SEGMENT_HEADER_SIZE)      /* of the first frame */
 #define SEGMENT_HEAD_SIZE 48u
+#define SEGMENT_TAIL_MAX 64u          /* frames that one append may have */
 #define SEGMENT_WORD_MAX 15u         /* of a schema's and a sink type's name */
 #define SEGMENT_PATH_SIZE 40u
 
@@ -74,6 +75,7 @@ int segment_append(int fd, const struct segment_header *header, const struct key
 struct segment_file {
     int fd;
     uint64_t size, bytes;            /* as its owner sees it, and as the disk does, in blocks */
+    int64_t modified_ticks;
     bool has_header;                 /* else both copies are damaged; plain frames can be read all the same */
     struct segment_header header;
     uint32_t alien;                  /* no header of ours, but one of another version: this one */
@@ -90,6 +92,8 @@ int segment_next(const struct segment_file *file, uint64_t at, uint64_t end, boo
 /* Are the frame's bytes those that were written? 1 or 0, and no key is needed; negative: the disk could not be read. */
 int segment_verify(const struct segment_file *file, const struct segment_frame *frame);
 
+/* How many messages the last segment holds, which no name tells. */
+uint64_t segment_measure(const struct segment_file *file);
 /* What an append that nobody was told of leaves in a segment without a whole frame: the beginning of one, or nothing. */
 bool segment_is_torn(const struct segment_file *file);
 

@@ -42,6 +42,9 @@ const struct pen_option daemon_options[] = {
               "memory." },
     { "plugin_dir", PEN_PATH, AT(plugin_dir),
       .help = "Folder of further parsers, one shared object each; it must belong to root." },
+    { "key_file", PEN_SECRET_FILE, AT(key_file),
+      .help = "File of the keys that the spools are encrypted with, one a line, 32 bytes each as hexadecimal digits or "
+              "base64; the last one writes, all of them read." },
     { "log_level", PEN_CHOICE, AT(log_level), .fallback = "info", .choices = log_levels,
       .help = "Least important lines that are logged." },
     { "cursor_save", PEN_MS, AT(cursor_save_ms), .fallback = "1s", .min = 10, .max = 5 * MINUTE,

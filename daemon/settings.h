@@ -17,6 +17,7 @@ struct daemon_settings {
     int64_t workers;                 /* 0: as many as processors */
     uint64_t record_max;             /* 4M */
     char *plugin_dir;                /* NULL: none */
+    char *key_file;                  /* NULL: the spool is not encrypted */
     int log_level;                   /* choice: error, warning, info, debug; settings_log_level() translates */
     uint32_t cursor_save_ms;         /* 1s: how often cursors are saved, at most */
     uint32_t stop_ms;                /* 8s: time that in-flight batches get at stop */

@@ -46,6 +46,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <zstd.h>
 
 /* What an append may cost beside its bytes: the file's map of extents, the folder growing by a name. */
@@ -53,6 +54,7 @@
 #define BLOCK_BYTES ((uint64_t)4096)
 /* So often a place of the disk is tried before it is given up; the outlet waits between. */
 #define READ_TRIES 5u
+_Static_assert(SPOOL_APPEND_MAX <= SEGMENT_TAIL_MAX, "segment_measure() looks at the frames of one append");
 
 struct segment {
     TAILQ_ENTRY(segment) entry;
@@ -201,27 +203,6 @@ static void spool_retire(struct spool *spool)
 
 /* ---- Opening ---- */
 
-/* How many messages the last segment holds. What ends it may be an append that was never synced: a whole head with bytes
- * that did not come. So the last frames, as many as one append can have, count only up to the last whole one. */
-static uint64_t segment_measure(const struct segment_file *file)
-{
-    struct segment_frame tail[SPOOL_APPEND_MAX], frame = { 0 };
-    uint64_t count = 0, frames = 0, last;
-
-    for (;; frames++) {
-        (void)segment_next(file, frame.end, file->size, true, &frame);     /* passes over what cannot be read */
-        if (frame.offset >= file->size)
-            break;
-        tail[frames % SPOOL_APPEND_MAX] = frame;
-    }
-    for (last = frames; last > 0 && frames - last < SPOOL_APPEND_MAX && count == 0; last--) {
-        frame = tail[(last - 1) % SPOOL_APPEND_MAX];
-        if (segment_verify(file, &frame) > 0)
-            count = (uint64_t)frame.before + frame.messages;
-    }
-    return count > 0 || last == 0 ? count : frame.before;
-}
-
 /* It was appended to when its process died: gives back what was allocated ahead. */
 static void segment_trim(struct spool *spool, struct segment *segment, uint64_t size)
 {
@@ -276,10 +257,12 @@ static int spool_open_place(struct spool *spool, struct segment *segment, uint64
 
     if (r < 0)
         return r;
-    (void)segment_next(&file, offset, file.size, true, &frame);
-    segment->read_at = offset;
-    segment->passed = frame.offset < file.size && frame.before < segment->count ? frame.before : segment->count;
-    spool->untaken -= segment->passed;
+    if (file.alien == 0) {                         /* else it is set aside when it is read */
+        (void)segment_next(&file, offset, file.size, true, &frame);
+        segment->read_at = offset;
+        segment->passed = frame.offset < file.size && frame.before < segment->count ? frame.before : segment->count;
+        spool->untaken -= segment->passed;
+    }
     segment_close(&file);
     return 0;
 }
@@ -368,6 +351,11 @@ int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_err
     spool->dir_fd = io->openat(AT_FDCWD, conf->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (spool->dir_fd < 0) {
         r = pen_error_set(err, -errno, "%s: %s", conf->dir, strerror(errno));
+        goto fail;
+    }
+    /* Commands that change a spool ask for the same lock. It reaches no disk and is not in the table of io.h. */
+    if (flock(spool->dir_fd, LOCK_EX | LOCK_NB) < 0) {
+        r = pen_error_set(err, UV_EBUSY, "%s: the spool is in use by another process", conf->dir);
         goto fail;
     }
     spool->dir_bytes = fd_bytes(spool->dir_fd);
