@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Writes the reliability page from what the tests have noted down.
 
-    reliability_page.py FOLDER PAGE MODE
+    reliability_page.py FOLDER PAGE WRITER
 
-FOLDER is what $PENSTOCK_RELIABILITY was in the run. Nothing is judged here: a loss is a failure of its test, and stands on the page.
+FOLDER is what $PENSTOCK_RELIABILITY was in the run, WRITER says which run that was. Nothing is judged here: a loss is a failure of its test, and stands on the page.
 """
 import datetime
 import json
@@ -144,11 +144,11 @@ def other_sections(folder):
             yield from plain_table(found)
 
 
-def page(folder, mode):
+def page(folder, writer):
     kills, faults, memory = (entries(folder, name) for name in ('kills.jsonl', 'faults.jsonl', 'memory.jsonl'))
     yield '# Reliability'
     yield ''
-    yield (f'Written by `tests/run{"" if mode == "normal" else " " + mode}` on {datetime.date.today()}, commit {commit()}, on {machine()}.')
+    yield f'Written by {writer} on {datetime.date.today()}, commit {commit()}, on {machine()}.'
     yield ''
     yield headline(kills, faults, entries(folder, 'power.json'), entries(folder, 'nth.json'))
     yield ''
@@ -158,8 +158,8 @@ def page(folder, mode):
     yield from other_sections(folder)
 
 
-def main(folder, path, mode):
-    text = '\n'.join(page(pathlib.Path(folder), mode)).rstrip() + '\n'
+def main(folder, path, writer):
+    text = '\n'.join(page(pathlib.Path(folder), writer)).rstrip() + '\n'
     pathlib.Path(path).write_text(text, encoding='utf-8')
 
 
