@@ -71,12 +71,18 @@ def _fetch(folder):
         raise Unavailable("Maven Central gave no Apache Kafka: " + (lines[0] if lines else "mvn failed"))
 
 
-def _free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
+def _hold_ports(count):
+    """Sockets that are bound and do not listen: a broker that is down keeps its ports. Else another broker of this machine may
+    get one of them, a test's clients find it there, and deliver to a stranger who has a topic of that name."""
+    held = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    for holder in held:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)     # the broker sets it, too: both may bind
+        holder.bind(("127.0.0.1", 0))
+    return held
+
+
+def _ports(held):
+    return [holder.getsockname()[1] for holder in held]
 
 
 class Kafka:
@@ -92,23 +98,19 @@ class Kafka:
         self.ca = self.folder / "ca.pem"
         self.properties = properties or {}
         self.node, self.voters = node, voters
+        self.held = _hold_ports(5)
         self.process = None
 
     def __enter__(self):
         self._make_certificates()
-        for attempt in range(3):                     # a port may be taken between our look and the broker's bind
-            self._configure()
-            self._format()
-            try:
-                self.start()
-                return self
-            except RuntimeError:
-                if attempt == 2 or "BindException" not in self.log():
-                    raise
-                shutil.rmtree(self.folder / "data")
+        self._configure()
+        self._format()
+        self.start()
+        return self
 
     def __exit__(self, *unused):
         self.stop()
+        self.release()
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,10 @@ class Kafka:
             self.process.wait()
         self.process = None
 
+    def release(self):
+        for holder in self.held:
+            holder.close()
+
     def restart(self, kill=False):
         """Down and up again: same ports, same data."""
         self.stop(kill)
@@ -168,7 +174,7 @@ class Kafka:
     # ---- setting up ------------------------------------------------------------------------------------------
 
     def _configure(self):
-        plain, sasl, controller, self.front, self.behind = _free_ports(5)
+        plain, sasl, controller, self.front, self.behind = _ports(self.held)
         voters = self.voters or {self.node: controller}
         self.bootstrap = f"127.0.0.1:{plain}"
         self.bootstrap_proxied = f"127.0.0.1:{self.front}"
@@ -260,7 +266,8 @@ class Cluster:
     """
 
     def __init__(self, folder, size=3, properties=None):
-        voters = dict(enumerate(_free_ports(size), 1))
+        self.held = _hold_ports(size)
+        voters = dict(enumerate(_ports(self.held), 1))
         properties = {"min.insync.replicas": 2, **(properties or {})}
         self.brokers = [Kafka(Path(folder) / str(node), properties, node, voters) for node in voters]
 
@@ -278,6 +285,9 @@ class Cluster:
     def __exit__(self, *unused):
         for broker in self.brokers:
             broker.stop(kill=True)
+            broker.release()
+        for holder in self.held:
+            holder.close()
 
     @property
     def bootstrap(self):

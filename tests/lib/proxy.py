@@ -58,10 +58,12 @@ class Proxy:
         self.accepted = 0
         self.struck = 0                  # lines that a fault has changed
         self.loop = asyncio.new_event_loop()
+        self.ready = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
         self.thread.start()
+        self.ready.wait()
         return self
 
     def __exit__(self, *_):
@@ -88,6 +90,7 @@ class Proxy:
     def run(self):
         asyncio.set_event_loop(self.loop)
         self.loop.run_until_complete(asyncio.start_server(self.on_line, sock=self.listener, limit=PIECE))
+        self.loop.call_soon(self.ready.set)
         self.loop.run_forever()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
