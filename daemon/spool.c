@@ -52,8 +52,9 @@
 /* What an append may cost beside its bytes: the file's map of extents, the folder growing by a name. */
 #define SLACK_BYTES ((uint64_t)16 * 1024)
 #define BLOCK_BYTES ((uint64_t)4096)
-/* So often a place of the disk is tried before it is given up; the outlet waits between. */
-#define READ_TRIES 5u
+/* So long a place of the disk that gives errors is tried again before it is given up. A bad sector holds the queue for this
+ * time, once; a disk that is away comes back within it, or takes the whole state folder with it. */
+#define READ_PATIENCE_S 300
 _Static_assert(SPOOL_APPEND_MAX <= SEGMENT_TAIL_MAX, "segment_measure() looks at the frames of one append");
 
 struct segment {
@@ -67,7 +68,7 @@ struct segment {
     uint64_t room;                   /* fallocated up to here, while it is appended to */
     uint32_t *rows;                  /* [conf.rows] untaken messages; NULL: of an earlier life, all are the last row's */
     uint32_t taken;                  /* frames in the spool's list of taken ones */
-    uint32_t tries;                  /* to read at read_at, in vain */
+    int64_t trouble_since_s;         /* the disk gives errors at read_at; 0: it does not */
     bool sealed;                     /* nothing is appended any more */
     bool read;                       /* some frame of it was whole */
     bool unreadable;                 /* the disk did not give back some place of it */
@@ -107,6 +108,15 @@ static uint32_t last_row(const struct spool *spool)
 static uint64_t segment_untaken(const struct segment *segment)
 {
     return segment->count - segment->passed;
+}
+
+/* Of the clock that nobody sets; from 1. */
+static int64_t now_s(void)
+{
+    struct timespec now = { 0 };
+
+    (void)io->clock(CLOCK_MONOTONIC, &now);
+    return now.tv_sec + 1;
 }
 
 static uint64_t fd_bytes(int fd)
@@ -809,7 +819,7 @@ struct spool_read *spool_read_new(struct spool *spool)
     *read = (struct spool_read){
         .spool = spool, .segment = segment, .number = segment->number, .at = segment->read_at,
         .end = segment->rows != NULL ? segment->size : UINT64_MAX, .passed = segment->passed, .count = segment->count,
-        .keys = spool->conf.keys, .dir_fd = spool->dir_fd, .over = segment->tries >= READ_TRIES,
+        .keys = spool->conf.keys, .dir_fd = spool->dir_fd, .over = segment->trouble_since_s > 0 && now_s() - segment->trouble_since_s >= READ_PATIENCE_S,
     };
     spool->reading = true;
     return read;
@@ -961,7 +971,7 @@ static bool read_advance(struct spool_read *read)
         read_say_lost(read, lost);
     segment->unreadable = segment->unreadable || read->over;
     segment->alien = read->alien > 0;
-    segment->tries = 0;
+    segment->trouble_since_s = 0;
     segment->read = segment->read || good;
     segment->read_at = frame->end;
     segment->passed += passed;
@@ -984,7 +994,8 @@ struct batch *spool_read_done(struct spool_read *read, struct budget *budget, st
     if (read->trouble < 0) {
         if (read->loaded == SEGMENT_LOCKED)
             read_say_locked(read);
-        read->segment->tries += read->trouble == UV_EIO;
+        if (read->trouble == UV_EIO && read->segment->trouble_since_s == 0)
+            read->segment->trouble_since_s = now_s();
     } else if (read_advance(read)) {
         batch = read_batch(read, budget);
         *frame = frame_take(spool, read->segment, &read->frame);
