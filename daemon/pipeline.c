@@ -541,6 +541,11 @@ uint64_t source_now_ms(struct source_host *host)
     return now_ms(host->pipeline);
 }
 
+struct http *source_http(struct source_host *host)
+{
+    return host->pipeline->http;
+}
+
 bool source_is_once(const struct source_host *host)
 {
     return host->pipeline->conf.once;
@@ -981,6 +986,8 @@ void pipeline_log_counters(struct pipeline *pipeline)
     for (uint32_t h = 0; h < pipeline->host_count; h++) {
         log_source(&pipeline->hosts[h]);
         log_lag(&pipeline->hosts[h]);
+        if (pipeline->hosts[h].settings->type->log_counters != NULL && pipeline->hosts[h].self != NULL)
+            pipeline->hosts[h].settings->type->log_counters(pipeline->hosts[h].self);
         for (uint32_t o = 0; o < pipeline->outlet_count; o++)
             log_ledger(pipeline->hosts[h].settings->name, pipeline->outlets[o], h);
     }

@@ -21,6 +21,7 @@
 
 struct source_host;                  /* the pipeline's side of one source */
 struct stream;
+struct http;
 
 /* Bytes of a stream. capacity is what may be filled; JSON_PADDING more bytes are allocated behind it. */
 struct chunk {
@@ -73,6 +74,7 @@ bool flow_is_open(const struct source_host *host);
 uv_loop_t *source_loop(struct source_host *host);
 const char *source_name(const struct source_host *host);
 uint64_t source_now_ms(struct source_host *host);           /* the loop's clock */
+struct http *source_http(struct source_host *host);         /* daemon/http.h: the process's one */
 /* Replay: read what is there to its end, take an end of file as final, then call source_drained() once. */
 bool source_is_once(const struct source_host *host);
 void source_drained(struct source_host *host);
@@ -98,6 +100,8 @@ struct source_type {
     bool (*on_rest)(void *self, void *stream_self, const struct cursor *at);
     /* As a sink's: what is wrong with the settings that single rows cannot tell. May be NULL. */
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
+    /* SIGUSR1: one log line about what only this type counts. May be NULL. */
+    void (*log_counters)(void *self);
 };
 
 extern const struct source_type file_source, event_hub_source, kafka_source;

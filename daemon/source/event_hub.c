@@ -9,16 +9,23 @@
  * state.db is only asked where the group has forgotten its offset (brokers do after a week without a daemon), and tells
  * a topic we have read before from one that is new to us.
  *
- *   assigned ──▶ locating (pool: committed offsets, watermarks) ──▶ reading ──revoked──▶ draining ──▶ handed over
+ *   assigned ──▶ locating (pool: committed offsets, bounds) ──▶ reading ──revoked──▶ draining ──▶ handed over
  *
- *   locating  decides where each partition begins, in partition_begin(); nothing is read from anywhere by default
+ *   locating  decides where each partition begins, in partition_begin(); nothing is read from anywhere by default. A place
+ *             that the group did not have is committed before the first message is asked for: whoever comes after us, if we
+ *             die now, begins there and not at a later "latest"
  *   draining  nothing more is offered; what is out gets DRAIN_MS to become safe, its offsets are committed, and the partition
  *             is given up. What was not safe by then is read again by the next owner, with the same event ids. Partitions
  *             that stay (assignment is cooperative) go on meanwhile.
  *
  * Flow. One message of a partition is out at a time; a few wait behind it, counted in the budget. Beyond WAITING_MAX, or while
  * the flow is closed, librdkafka is not asked for more; when that lasts, partitions are paused and it is asked all the same,
- * since a consumer that does not poll is put out of its group.
+ * since a consumer that does not poll is put out of its group. Pausing throws away what was fetched ahead, at most
+ * QUEUED_KBYTES and one answer of each broker; resuming goes on behind the last message that we took.
+ *
+ * librdkafka 2.0 has a habit to know about: a fetcher that found its queue full sleeps for up to a second, whatever happens to
+ * the queue meanwhile. Any request to the partition's leader wakes it. So when the queue has run dry after we let it fill, we
+ * ask for the partitions' ends at once (hub_survey), which we do from time to time in any case, for the lag.
  *
  * What cannot be seen: a topic that was deleted and made anew while no daemon ran, and has grown past our offset since.
  */
@@ -41,14 +48,18 @@
 #define COMMIT_MS       1000
 #define DRAIN_MS        10000
 #define RELOCATE_MS     2000
-#define PAUSE_MS        5000         /* far below max.poll.interval.ms */
+#define PAUSE_MS        2500         /* far below max.poll.interval.ms */
 #define RENEW_MS        30000        /* a client whose login was refused is made anew, with its secret read again */
-#define REQUEST_MS      10000
+#define REQUEST_MS      2500         /* one question on the pool: a stop waits for it */
+#define SURVEY_MS       10000
+#define SETTLE_MS       3000         /* for the last commit and for leaving the group */
 #define LOG_EVERY_MS    30000
 #define POLLS_PER_TURN  256
 #define WAITING_MAX     ((size_t)1 << 20)
-#define QUEUED_KBYTES   2048         /* librdkafka's own queue of fetched messages */
-#define FETCH_BYTES     (2u << 20)   /* one answer of a broker */
+/* librdkafka's own queue of fetched messages. A message in it costs 400 bytes more than it counts. */
+#define QUEUED_KBYTES   2048
+#define QUEUED_MESSAGES 5000
+#define FETCH_BYTES     (1u << 20)   /* one answer of a broker; more where a single message is larger */
 #define CLIENT_MEMORY   ((size_t)8 << 20)
 #define INFLATED_MAX    ((size_t)16 << 20)
 
@@ -76,12 +87,16 @@ struct locate {
     uv_work_t work;
     struct hub *hub;
     rd_kafka_t *consumer;
-    rd_kafka_topic_partition_list_t *parts;        /* with the group's offsets */
+    enum { LOCATE_ASK, LOCATE_COMMIT } step;
+    rd_kafka_topic_partition_list_t *parts;        /* with the group's offsets, then with those we begin at */
+    rd_kafka_topic_partition_list_t *low, *high;
     rd_kafka_topic_partition_list_t *times;        /* with the offsets of start_ms; NULL: not asked */
-    struct bounds { int64_t low, high; } *bounds;
+    rd_kafka_topic_partition_list_t *fresh;        /* those of `parts` that the group does not have */
     rd_kafka_resp_err_t error;
     uint64_t again_ms;               /* 0: the pool is at it */
 };
+
+struct bounds { int64_t low, high; };
 
 struct unzip {
     uv_work_t work;
@@ -115,9 +130,20 @@ struct hub {
     uint64_t drain_until_ms;
     uint64_t polled_ms, commit_ms, renew_ms;
     unsigned jobs;                   /* on the pool */
+    bool leaving;                    /* atomic: whoever is on the pool should come to an end */
+    bool unzipping;
     bool paused, commit_failed;
+    bool more;                       /* librdkafka may have messages that it does not wake us for */
+    bool held_back;                  /* and its queue may have filled meanwhile */
+    struct survey {
+        uv_work_t work;
+        rd_kafka_topic_partition_list_t *ends;     /* NULL: none runs */
+        rd_kafka_resp_err_t error;
+        uint64_t next_ms;
+    } survey;
+    uint64_t missing;                /* offsets that were deleted before we read them */
     uint64_t log_after_ms, log_held, gap_log_after_ms;
-    rd_kafka_resp_err_t trouble;     /* said already; 0: none */
+    bool trouble, advised;           /* said already; and what to do about it */
     struct known {                   /* rows of state.db */
         char *key;
         uint64_t position;
@@ -145,6 +171,7 @@ static const struct pen_option hub_options[] = {
 };
 
 static void hub_poll(struct hub *hub);
+static void partition_done(struct partition *partition);
 static void hub_note_stopped(struct hub *hub);
 
 static uint64_t now_ms(const struct hub *hub)
@@ -182,8 +209,14 @@ static const struct {
     { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, "`topic` is no name for a topic" },
 };
 
-static const char *advice_for(rd_kafka_resp_err_t error)
+static const char *advice_for(rd_kafka_resp_err_t error, const char *why)
 {
+    /* TLS on one side only has no error of its own; librdkafka guesses it, in words. */
+    if ((error == RD_KAFKA_RESP_ERR__TRANSPORT || error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) &&
+        strstr(why, "security.protocol") != NULL)
+        return "the brokers do not speak like this: set `security` to what their port expects, such as sasl_ssl or ssl";
+    if (error == RD_KAFKA_RESP_ERR__SSL && strstr(why, "PLAINTEXT") != NULL)
+        return "the brokers do not speak TLS on this port: set `security` to what it expects, or mend `bootstrap`";
     for (size_t i = 0; i < sizeof(hub_advice) / sizeof(*hub_advice); i++)
         if (hub_advice[i].error == error)
             return hub_advice[i].advice;
@@ -199,13 +232,14 @@ static bool is_login(rd_kafka_resp_err_t error)
 /* One line until all is well again, and a second one where what was thought to pass turns out to be ours to mend. */
 static void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *why)
 {
-    const char *advice = advice_for(error);
+    const char *advice = advice_for(error, why);
 
     if (hub->renew_ms == 0 && (is_login(error) || error == RD_KAFKA_RESP_ERR__FATAL))
         hub->renew_ms = now_ms(hub) + RENEW_MS;
-    if (hub->trouble != 0 && (advice == NULL || advice_for(hub->trouble) != NULL))
+    if (hub->trouble && (advice == NULL || hub->advised))
         return;
-    hub->trouble = error;
+    hub->trouble = true;
+    hub->advised = advice != NULL;
     source_trouble(hub->host);
     if (advice != NULL)
         log_line(LOG_ERROR, advice, "source", source_name(hub->host), "topic", hub->topic, "group", hub->group, "error",
@@ -217,9 +251,9 @@ static void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *
 
 static void hub_well(struct hub *hub)
 {
-    if (hub->trouble != 0)
-        log_line(LOG_NOTE, "the brokers give us messages again", "source", source_name(hub->host), NULL);
-    hub->trouble = 0;
+    if (hub->trouble)
+        log_line(LOG_NOTE, "the brokers serve us again", "source", source_name(hub->host), NULL);
+    hub->trouble = hub->advised = false;
     hub->renew_ms = 0;
 }
 
@@ -287,11 +321,15 @@ static void partition_free(struct partition *partition)
     free(partition);
 }
 
-/* The broker gave us an offset that is not the next one. */
+static const char messages_deleted[] = "messages were deleted before we read them: a longer retention keeps them, or more "
+                                       "daemons in the group are faster";
+
+/* The broker gave us an offset that is not the next one. Holes that compaction or transactions leave are no news. */
 static void partition_note_jump(struct partition *partition, uint64_t offset)
 {
     struct hub *hub = partition->hub;
     uint64_t expected = stream_position(partition->stream);
+    int64_t low = -1, high;
 
     if (offset < expected) {
         log_line(LOG_ERROR, "the partition begins anew: its topic was deleted and made again, or cut short; reading from its "
@@ -301,12 +339,15 @@ static void partition_note_jump(struct partition *partition, uint64_t offset)
         partition_open_stream(partition, offset);
         return;
     }
+    rd_kafka_get_watermark_offsets(hub->consumer, partition->topic, partition->id, &low, &high);
+    if (low >= 0 && (uint64_t)low <= expected)
+        return;
+    hub->missing += (low >= 0 && (uint64_t)low < offset ? (uint64_t)low : offset) - expected;
     if (now_ms(hub) < hub->gap_log_after_ms)
         return;
     hub->gap_log_after_ms = now_ms(hub) + LOG_EVERY_MS;
-    log_line(LOG_WARN, "offsets are missing: deleted before they were read, or taken out by compaction", "source",
-             source_name(hub->host), "partition", partition->key, "expected", log_number(expected), "offset",
-             log_number(offset), NULL);
+    log_line(LOG_ERROR, messages_deleted, "source", source_name(hub->host), "partition", partition->key, "from",
+             log_number(expected), "to", log_number(offset), NULL);
 }
 
 static void partition_offer(struct partition *partition, struct chunk *chunk)
@@ -330,6 +371,8 @@ static void partition_next(struct partition *partition)
 
     if (partition->out || partition->leaving || hub->state != HUB_RUNNING || waiting == NULL)
         return;
+    if (waiting->packed && (hub->unzipping || !flow_is_open(hub->host)))
+        return;                                    /* one at a time, since nobody knows what comes out */
     STAILQ_REMOVE_HEAD(&partition->waiting, entry);
     hub->waiting_bytes -= waiting->chunk->capacity;
     if (!waiting->packed) {
@@ -341,7 +384,7 @@ static void partition_next(struct partition *partition)
         unzip->partition = partition;
         unzip->packed = waiting->chunk;
         unzip->work.data = unzip;
-        partition->out = true;
+        partition->out = hub->unzipping = true;
         hub->jobs++;
         uv_queue_work(source_loop(hub->host), &unzip->work, on_unzip_work, on_unzipped);
     }
@@ -378,7 +421,14 @@ static void on_unzip_work(uv_work_t *work)
         unzip->why = r == Z_OK ? "it holds more than 16 MiB" : "it is damaged or cut off";
 }
 
-static void partition_done(struct partition *partition);
+/* Those that may have waited for the only unzip, or for the flow. */
+static void hub_next(struct hub *hub)
+{
+    struct partition *partition;
+
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        partition_next(partition);
+}
 
 static void on_unzipped(uv_work_t *work, int status)
 {
@@ -389,7 +439,7 @@ static void on_unzipped(uv_work_t *work, int status)
 
     (void)status;
     hub->jobs--;
-    partition->out = false;
+    partition->out = hub->unzipping = false;
     if (unzip->why != NULL) {
         log_line(LOG_WARN, "a gzip message cannot be unpacked; it travels as it is", "source", source_name(hub->host),
                  "partition", partition->key, "offset", log_number(chunk->offset), "why", unzip->why, NULL);
@@ -410,6 +460,7 @@ static void on_unzipped(uv_work_t *work, int status)
     }
     free(unzip->plain);
     free(unzip);
+    hub_next(hub);
     hub_note_stopped(hub);
 }
 
@@ -446,10 +497,12 @@ static void hub_take(struct hub *hub, const rd_kafka_message_t *message)
 
 static void hub_take_event(struct hub *hub, rd_kafka_message_t *message)
 {
-    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        hub->paused = false;                       /* or it would not be here: pause again */
         hub_take(hub, message);
-    else if (message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+    } else if (message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF) {
         hub_trouble(hub, message->err, rd_kafka_message_errstr(message));
+    }
     rd_kafka_message_destroy(message);
 }
 
@@ -467,6 +520,8 @@ static void hub_pause(struct hub *hub, bool pause)
     hub->paused = pause;
 }
 
+static void hub_survey(struct hub *hub);
+
 /* Callbacks (rebalance, commits, errors, log lines) run inside rd_kafka_consumer_poll(). */
 static void hub_poll(struct hub *hub)
 {
@@ -481,12 +536,20 @@ static void hub_poll(struct hub *hub)
     for (int i = 0; i < POLLS_PER_TURN && (hub->paused || hub_wants(hub)); i++) {
         hub->polled_ms = now_ms(hub);
         message = rd_kafka_consumer_poll(hub->consumer, 0);
-        if (message == NULL)
+        if (message == NULL) {
+            hub->more = false;
+            if (hub->held_back)
+                hub_survey(hub);
+            hub->held_back = false;
             return;
+        }
         hub_take_event(hub, message);
     }
+    hub->more = true;
     if (hub_wants(hub))
         hub_wake(hub);                             /* the others get their turn, then we go on */
+    else
+        hub->held_back = true;
 }
 
 /* ---- Commits ------------------------------------------------------------------------------------------------------- */
@@ -508,7 +571,7 @@ static rd_kafka_topic_partition_list_t *hub_uncommitted(struct hub *hub, bool on
     struct partition *partition;
 
     TAILQ_FOREACH(partition, &hub->partitions, entry)
-        if (partition->stream != NULL && (partition->leaving || !only_leaving))
+        if (!partition->gone && (partition->leaving || !only_leaving))
             parts_add(parts, partition);
     if (parts->cnt > 0)
         return parts;
@@ -536,6 +599,7 @@ static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_
         return;
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR__NO_OFFSET) {
         hub->commit_failed = false;
+        hub_well(hub);
         return;
     }
     for (int i = 0; parts != NULL && i < parts->cnt; i++) {
@@ -553,24 +617,73 @@ static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_
 
 static void locate_free(struct locate *locate)
 {
-    rd_kafka_topic_partition_list_destroy(locate->parts);
-    if (locate->times != NULL)
-        rd_kafka_topic_partition_list_destroy(locate->times);
-    free(locate->bounds);
+    rd_kafka_topic_partition_list_t *lists[] = { locate->parts, locate->low, locate->high, locate->times, locate->fresh };
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)
+        if (lists[i] != NULL)
+            rd_kafka_topic_partition_list_destroy(lists[i]);
     free(locate);
+}
+
+/* A list's offsets at a time, in milliseconds or one of -2 (the beginning) and -1 (the end). Blocks. */
+static rd_kafka_resp_err_t offsets_ask(rd_kafka_t *consumer, rd_kafka_topic_partition_list_t *parts, int64_t time)
+{
+    rd_kafka_resp_err_t error;
+
+    for (int i = 0; i < parts->cnt; i++)
+        parts->elems[i].offset = time;
+    error = rd_kafka_offsets_for_times(consumer, parts, REQUEST_MS);
+    for (int i = 0; i < parts->cnt && error == 0; i++)
+        error = parts->elems[i].err;
+    return error;
+}
+
+/* rd_kafka_commit() with an end. */
+static rd_kafka_resp_err_t offsets_commit(rd_kafka_t *consumer, const rd_kafka_topic_partition_list_t *parts, int timeout_ms)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(consumer);
+    rd_kafka_resp_err_t error = rd_kafka_commit_queue(consumer, parts, queue, NULL, NULL);
+    rd_kafka_event_t *event = error == 0 ? rd_kafka_queue_poll(queue, timeout_ms) : NULL;
+
+    if (error == 0)
+        error = event != NULL ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
+    if (event != NULL)
+        rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    return error;
+}
+
+static bool hub_is_leaving(const struct hub *hub)
+{
+    return __atomic_load_n(&hub->leaving, __ATOMIC_RELAXED);
+}
+
+static void locate_ask(struct locate *locate)
+{
+    struct hub *hub = locate->hub;
+
+    locate->error = rd_kafka_committed(locate->consumer, locate->parts, REQUEST_MS);
+    for (int i = 0; i < locate->parts->cnt && locate->error == 0; i++)
+        locate->error = locate->parts->elems[i].err;
+    if (locate->error == 0 && !hub_is_leaving(hub))
+        locate->error = offsets_ask(locate->consumer, locate->low, -2);
+    if (locate->error == 0 && !hub_is_leaving(hub))
+        locate->error = offsets_ask(locate->consumer, locate->high, -1);
+    if (locate->error == 0 && !hub_is_leaving(hub) && locate->times != NULL)
+        locate->error = offsets_ask(locate->consumer, locate->times, hub->start_ms);
+    for (int i = 0; i < locate->parts->cnt && locate->error == 0; i++)
+        if (locate->low->elems[i].offset < 0 || locate->high->elems[i].offset < locate->low->elems[i].offset)
+            locate->error = RD_KAFKA_RESP_ERR__PARTIAL;
 }
 
 static void on_locate_work(uv_work_t *work)
 {
     struct locate *locate = work->data;
-    rd_kafka_topic_partition_list_t *parts = locate->parts;
 
-    locate->error = rd_kafka_committed(locate->consumer, parts, REQUEST_MS);
-    for (int i = 0; i < parts->cnt && locate->error == 0; i++)
-        locate->error = rd_kafka_query_watermark_offsets(locate->consumer, parts->elems[i].topic, parts->elems[i].partition,
-                                                         &locate->bounds[i].low, &locate->bounds[i].high, REQUEST_MS);
-    if (locate->error == 0 && locate->times != NULL)
-        locate->error = rd_kafka_offsets_for_times(locate->consumer, locate->times, REQUEST_MS);
+    if (locate->step == LOCATE_ASK)
+        locate_ask(locate);
+    else
+        locate->error = offsets_commit(locate->consumer, locate->fresh, REQUEST_MS);
 }
 
 static void on_located(uv_work_t *work, int status);
@@ -580,12 +693,6 @@ static void hub_locate(struct hub *hub)
     struct locate *locate = hub->locate;
 
     locate->again_ms = 0;
-    locate->hub = hub;
-    locate->consumer = hub->consumer;
-    locate->work.data = locate;
-    if (locate->times != NULL)
-        for (int i = 0; i < locate->times->cnt; i++)
-            locate->times->elems[i].offset = hub->start_ms;
     hub->jobs++;
     uv_queue_work(source_loop(hub->host), &locate->work, on_locate_work, on_located);
 }
@@ -607,7 +714,7 @@ static int64_t hub_start(const struct hub *hub, const struct bounds *bounds, int
     case START_LATEST:
         return bounds->high;
     case START_TIME:
-        return at_time >= 0 ? at_time : bounds->high;
+        return at_time >= bounds->low && at_time <= bounds->high ? at_time : bounds->high;   /* none: younger than all */
     }
     return bounds->low;
 }
@@ -621,14 +728,15 @@ static int64_t partition_begin(struct hub *hub, const char *key, int64_t committ
 
     if (place >= bounds->low && place <= bounds->high)
         return place;
-    if (place > bounds->high)
+    if (place > bounds->high) {
         log_line(LOG_ERROR, "the partition ends before our place: its topic was deleted and made again; reading from its "
                  "beginning", "source", source_name(hub->host), "partition", key, "place",
                  log_number((unsigned long long)place), "end", log_number((unsigned long long)bounds->high), NULL);
-    else
-        log_line(LOG_ERROR, "messages were deleted before we read them: a retention longer than our absence keeps them",
-                 "source", source_name(hub->host), "partition", key, "from", log_number((unsigned long long)place), "to",
-                 log_number((unsigned long long)bounds->low), NULL);
+    } else {
+        hub->missing += (uint64_t)(bounds->low - place);
+        log_line(LOG_ERROR, messages_deleted, "source", source_name(hub->host), "partition", key, "from",
+                 log_number((unsigned long long)place), "to", log_number((unsigned long long)bounds->low), NULL);
+    }
     return bounds->low;
 }
 
@@ -640,42 +748,76 @@ static void kafka_failed(struct hub *hub, rd_kafka_error_t *error)
     rd_kafka_error_destroy(error);
 }
 
+/* What was asked is here: where each partition begins, and what of that the group does not know yet. */
+static void locate_decide(struct locate *locate)
+{
+    struct hub *hub = locate->hub;
+
+    locate->fresh = rd_kafka_topic_partition_list_new(locate->parts->cnt);
+    for (int i = 0; i < locate->parts->cnt; i++) {
+        rd_kafka_topic_partition_t *part = &locate->parts->elems[i];
+        struct bounds bounds = { locate->low->elems[i].offset, locate->high->elems[i].offset };
+        char *key = partition_key(part->topic, part->partition);
+        int64_t place = partition_begin(hub, key, part->offset, &bounds,
+                                        locate->times != NULL ? locate->times->elems[i].offset : -1);
+
+        if (place != part->offset)
+            rd_kafka_topic_partition_list_add(locate->fresh, part->topic, part->partition)->offset = place;
+        part->offset = place;
+        free(key);
+    }
+}
+
+static void locate_done(struct locate *locate)
+{
+    struct hub *hub = locate->hub;
+
+    for (int i = 0; i < locate->parts->cnt; i++)
+        partition_new(hub, locate->parts->elems[i].topic, locate->parts->elems[i].partition,
+                      (uint64_t)locate->parts->elems[i].offset);
+    kafka_failed(hub, rd_kafka_incremental_assign(hub->consumer, locate->parts));
+    if (hub->paused)
+        hub_pause(hub, true);
+    hub->locate = NULL;
+    hub->survey.next_ms = 0;
+    locate_free(locate);
+    hub_well(hub);
+    hub_wake(hub);
+}
+
+/* We are out of the group, which librdkafka tells us once the partitions are taken: nothing to try again for. */
+static bool is_too_late(rd_kafka_resp_err_t error)
+{
+    return error == RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID || error == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
+        error == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS || error == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ||
+        error == RD_KAFKA_RESP_ERR__ASSIGNMENT_LOST;
+}
+
 static void on_located(uv_work_t *work, int status)
 {
     struct locate *locate = work->data;
     struct hub *hub = locate->hub;
-    rd_kafka_topic_partition_list_t *parts = locate->parts;
 
     (void)status;
     hub->jobs--;
-    if (hub->state != HUB_RUNNING) {
+    if (hub->state != HUB_RUNNING) {               /* hub_settle() gives librdkafka the answer that it waits for */
         hub->locate = NULL;
         locate_free(locate);
         hub_note_stopped(hub);
-        return;
-    }
-    if (locate->error != 0) {
+    } else if (locate->error != 0 && !is_too_late(locate->error)) {
         locate->again_ms = now_ms(hub) + RELOCATE_MS;
         hub_trouble(hub, locate->error, "where our partitions begin cannot be asked");
-        return;
+    } else if (locate->step == LOCATE_COMMIT || locate->error != 0) {
+        locate_done(locate);
+    } else {
+        locate_decide(locate);
+        if (locate->fresh->cnt == 0) {
+            locate_done(locate);
+        } else {
+            locate->step = LOCATE_COMMIT;
+            hub_locate(hub);
+        }
     }
-    for (int i = 0; i < parts->cnt; i++) {
-        rd_kafka_topic_partition_t *part = &parts->elems[i];
-        char *key = partition_key(part->topic, part->partition);
-
-        part->offset = partition_begin(hub, key, part->offset, &locate->bounds[i],
-                                       locate->times != NULL ? locate->times->elems[i].offset : 0);
-        free(key);
-        partition_new(hub, part->topic, part->partition, (uint64_t)part->offset);
-    }
-    kafka_failed(hub, rd_kafka_incremental_assign(hub->consumer, parts));
-    if (hub->paused)
-        hub_pause(hub, true);
-    /* A group that begins at `latest` must find this very place again, if we die before the first message is safe. */
-    hub_commit(hub, false);
-    hub->locate = NULL;
-    locate_free(locate);
-    hub_wake(hub);
 }
 
 static void hub_assigned(struct hub *hub, const rd_kafka_topic_partition_list_t *parts)
@@ -683,13 +825,72 @@ static void hub_assigned(struct hub *hub, const rd_kafka_topic_partition_list_t 
     struct locate *locate = calloc(1, sizeof(*locate));
 
     assert(hub->locate == NULL);                   /* librdkafka waits for our answer before it says more */
-    if (locate == NULL || (locate->bounds = calloc((size_t)parts->cnt + 1, sizeof(*locate->bounds))) == NULL)
+    if (locate == NULL)
         abort();
+    locate->hub = hub;
+    locate->consumer = hub->consumer;
+    locate->work.data = locate;
     locate->parts = rd_kafka_topic_partition_list_copy(parts);
+    locate->low = rd_kafka_topic_partition_list_copy(parts);
+    locate->high = rd_kafka_topic_partition_list_copy(parts);
     if (hub->start_at == START_TIME)
         locate->times = rd_kafka_topic_partition_list_copy(parts);
     hub->locate = locate;
-    hub_locate(hub);
+    if (parts->cnt > 0)
+        hub_locate(hub);
+    else
+        locate_done(locate);
+}
+
+/* ---- Where the partitions end --------------------------------------------------------------------------------------- */
+
+static void on_survey_work(uv_work_t *work)
+{
+    struct hub *hub = work->data;
+
+    hub->survey.error = offsets_ask(hub->consumer, hub->survey.ends, -1);
+}
+
+static void on_surveyed(uv_work_t *work, int status)
+{
+    struct hub *hub = work->data;
+    rd_kafka_topic_partition_list_t *ends = hub->survey.ends;
+    struct partition *partition;
+
+    (void)status;
+    hub->jobs--;
+    hub->survey.ends = NULL;
+    for (int i = 0; i < ends->cnt && hub->survey.error == 0 && hub->state == HUB_RUNNING; i++) {
+        partition = partition_find(hub, ends->elems[i].topic, ends->elems[i].partition);
+        if (partition != NULL && ends->elems[i].offset >= 0)
+            stream_set_end(partition->stream, (uint64_t)ends->elems[i].offset);
+    }
+    if (hub->survey.error == 0 && hub->state == HUB_RUNNING)
+        hub_well(hub);
+    rd_kafka_topic_partition_list_destroy(ends);
+    hub_note_stopped(hub);
+}
+
+static void hub_survey(struct hub *hub)
+{
+    struct survey *survey = &hub->survey;
+    const struct partition *partition;
+
+    if (survey->ends != NULL)
+        return;
+    survey->next_ms = now_ms(hub) + SURVEY_MS;
+    survey->ends = rd_kafka_topic_partition_list_new(8);
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        if (!partition->leaving)
+            rd_kafka_topic_partition_list_add(survey->ends, partition->topic, partition->id);
+    if (survey->ends->cnt == 0) {
+        rd_kafka_topic_partition_list_destroy(survey->ends);
+        survey->ends = NULL;
+        return;
+    }
+    survey->work.data = hub;
+    hub->jobs++;
+    uv_queue_work(source_loop(hub->host), &survey->work, on_survey_work, on_surveyed);
 }
 
 /* ---- Taken from us -------------------------------------------------------------------------------------------------- */
@@ -766,8 +967,10 @@ static void on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kaf
             rd_kafka_error_destroy(failed);
         return;
     }
-    log_line(LOG_NOTE, error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS ? "partitions are given to us" : "partitions go to others",
-             "source", source_name(hub->host), "topic", hub->topic, "partitions", log_number((unsigned)parts->cnt), NULL);
+    if (parts->cnt > 0)
+        log_line(LOG_NOTE, error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS ? "partitions are given to us" :
+                 "partitions are taken from us", "source", source_name(hub->host), "topic", hub->topic, "partitions",
+                 log_number((unsigned)parts->cnt), NULL);
     if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
         hub_assigned(hub, parts);
     else
@@ -787,8 +990,10 @@ static void partition_done(struct partition *partition)
     } else if (!partition->leaving) {
         partition_next(partition);
     }
-    if (hub->state == HUB_RUNNING && hub_wants(hub))
+    if (hub->more && hub_wants(hub)) {
+        hub->more = false;
         hub_wake(hub);
+    }
 }
 
 /* ---- The client ----------------------------------------------------------------------------------------------------- */
@@ -826,6 +1031,7 @@ static const char *const hub_defaults[][2] = {
     { "auto.offset.reset", "earliest" },         /* for offsets deleted while we read; where we begin, we say ourselves */
     { "partition.assignment.strategy", "cooperative-sticky" },
     { "session.timeout.ms", "30000" },           /* Event Hubs: 6 s to 300 s */
+    { "fetch.message.max.bytes", "262144" },     /* of one partition, in one answer; more where a message is larger */
     { "allow.auto.create.topics", "false" },
     { "socket.keepalive.enable", "true" },
     { "check.crcs", "true" },
@@ -848,6 +1054,7 @@ static const struct kafka_kept hub_kept[] = {
     { "auto.offset.reset",             "use `start`" },
     { "partition.assignment.strategy", "partitions are handed over one by one" },
     { "queued.max.messages.kbytes",    "the memory budget sets it" },
+    { "queued.min.messages",           "the memory budget sets it" },
     { "fetch.max.bytes",               "the memory budget sets it" },
     { "enable.partition.eof",          "ends are no news" },
     { NULL, NULL },
@@ -870,6 +1077,8 @@ static int hub_configure(rd_kafka_conf_t *conf, const struct hub *hub, struct pe
     if (r == 0)
         r = kafka_put_number(conf, "queued.max.messages.kbytes", QUEUED_KBYTES, err);
     if (r == 0)
+        r = kafka_put_number(conf, "queued.min.messages", QUEUED_MESSAGES, err);
+    if (r == 0 && kafka_get_number(conf, "message.max.bytes") < FETCH_BYTES)
         r = kafka_put_number(conf, "fetch.max.bytes", FETCH_BYTES, err);
     return r;
 }
@@ -952,8 +1161,11 @@ static void hub_renew(struct hub *hub)
 {
     struct partition *partition, *next;
 
-    if (hub->jobs > 0 || hub->locate != NULL)
+    if (hub->jobs > 0)
         return;
+    if (hub->locate != NULL)
+        locate_free(hub->locate);
+    hub->locate = NULL;
     if (hub->consumer == NULL) {
         hub_connect_again(hub);
         return;
@@ -968,7 +1180,7 @@ static void hub_renew(struct hub *hub)
         rd_kafka_topic_partition_list_destroy(hub->revoked);
     hub->revoked = NULL;
     hub->state = HUB_RENEWING;
-    hub->paused = false;
+    hub->paused = hub->held_back = false;
     hub->reaping = true;
     hub->reaper.data = hub;
     hub->jobs++;
@@ -977,38 +1189,26 @@ static void hub_renew(struct hub *hub)
 
 /* ---- Time ----------------------------------------------------------------------------------------------------------- */
 
-static void hub_note_ends(struct hub *hub)
-{
-    struct partition *partition;
-    int64_t low, high;
-
-    TAILQ_FOREACH(partition, &hub->partitions, entry)
-        if (!partition->leaving && rd_kafka_get_watermark_offsets(hub->consumer, partition->topic, partition->id, &low,
-                                                                  &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
-            stream_set_end(partition->stream, (uint64_t)high);
-}
-
 static void on_tick(uv_timer_t *timer)
 {
     struct hub *hub = timer->data;
 
     if (hub->state != HUB_RUNNING)
         return;
-    if (hub->renew_ms > 0 && now_ms(hub) >= hub->renew_ms) {
+    if (hub->renew_ms > 0 && now_ms(hub) >= hub->renew_ms)
         hub_renew(hub);
-        return;
-    }
-    if (hub->consumer == NULL)
+    if (hub->state != HUB_RUNNING || hub->consumer == NULL)
         return;
     hub_poll(hub);
     if (hub->locate != NULL && hub->locate->again_ms > 0 && now_ms(hub) >= hub->locate->again_ms)
         hub_locate(hub);
     hub_drain(hub);
+    if (now_ms(hub) >= hub->survey.next_ms)
+        hub_survey(hub);
     if (now_ms(hub) < hub->commit_ms)
         return;
     hub->commit_ms = now_ms(hub) + COMMIT_MS;
     hub_commit(hub, false);
-    hub_note_ends(hub);
 }
 
 static void on_wake(uv_poll_t *poll, int status, int events)
@@ -1153,6 +1353,7 @@ static void hub_on_chunk(void *self, void *stream_self, struct chunk *chunk, siz
 
 static void hub_on_flow(void *self)
 {
+    hub_next(self);
     hub_wake(self);
 }
 
@@ -1182,6 +1383,7 @@ static void hub_stop(void *self, void (*stopped)(void *arg), void *arg)
     }
     if (hub->handles > 0)
         uv_timer_stop(&hub->timer);
+    __atomic_store_n(&hub->leaving, true, __ATOMIC_RELAXED);
     hub->state = HUB_STOPPED;
     hub_note_stopped(hub);
 }
@@ -1200,19 +1402,47 @@ static void hub_close_handles(struct hub *hub)
     uv_close((uv_handle_t *)&hub->timer, on_handle_closed);
 }
 
-/* The last offsets, then out of the group at once, so that others need not wait for our session's end. */
+static int ms_until(uint64_t end_ms)
+{
+    uint64_t now = uv_hrtime() / 1000000;
+
+    return now < end_ms ? (int)(end_ms - now) : 0;
+}
+
+/* librdkafka waits for the answer to each change it has told us of, and would wait for ever. */
+static void hub_answer_rebalance(struct hub *hub)
+{
+    rd_kafka_topic_partition_list_t *none = rd_kafka_topic_partition_list_new(0);
+    rd_kafka_error_t *error = hub->revoked != NULL ? rd_kafka_incremental_unassign(hub->consumer, hub->revoked)
+                                                   : rd_kafka_incremental_assign(hub->consumer, none);
+
+    if (error != NULL)
+        rd_kafka_error_destroy(error);
+    rd_kafka_topic_partition_list_destroy(none);
+}
+
+/* The last offsets, then out of the group at once, so that others need not wait for our session's end. Brokers that do not
+ * answer have SETTLE_MS: then the client, whose end would have to wait for them, is left to the end of the process. */
 static void on_settle_work(uv_work_t *work)
 {
     struct hub *hub = work->data;
+    uint64_t end_ms = uv_hrtime() / 1000000 + SETTLE_MS;
+    rd_kafka_queue_t *queue;
+    rd_kafka_error_t *error;
 
-    if (hub->trouble != 0) {
-        rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-        return;
-    }
     if (hub->last_offsets != NULL)
-        rd_kafka_commit(hub->consumer, hub->last_offsets, 0);
-    rd_kafka_consumer_close(hub->consumer);
-    rd_kafka_destroy(hub->consumer);
+        offsets_commit(hub->consumer, hub->last_offsets, SETTLE_MS / 2);
+    hub_answer_rebalance(hub);
+    queue = rd_kafka_queue_new(hub->consumer);
+    error = rd_kafka_consumer_close_queue(hub->consumer, queue);
+    if (error != NULL)
+        rd_kafka_error_destroy(error);             /* fatal, and closed thereby */
+    else
+        while (!rd_kafka_consumer_closed(hub->consumer) && ms_until(end_ms) > 0)
+            rd_kafka_queue_poll_callback(queue, 50);
+    rd_kafka_queue_destroy(queue);
+    if (error != NULL || rd_kafka_consumer_closed(hub->consumer))
+        rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 
 static void on_settled(uv_work_t *work, int status)
@@ -1244,13 +1474,27 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
 }
 
+static void hub_log_counters(void *self)
+{
+    struct hub *hub = self;
+    const struct partition *partition;
+    unsigned count = 0;
+
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        count += !partition->leaving;
+    log_line(LOG_NOTE, "partitions", "source", source_name(hub->host), "partitions", log_number(count), "waiting",
+             log_number(hub->waiting_bytes), "missing", log_number(hub->missing), NULL);
+}
+
 const struct source_type event_hub_source = {
     .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
+    .log_counters = hub_log_counters,
 };
 
 /* The same under the name that users of another Kafka look for. */
 const struct source_type kafka_source = {
     .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
+    .log_counters = hub_log_counters,
 };
