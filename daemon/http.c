@@ -35,6 +35,8 @@ struct http_request {
     struct curl_slist *headers;
     http_done done;
     void *arg;
+    void (*on_header)(void *arg, struct pen_span name, struct pen_span value);
+    bool (*on_data)(void *arg, int status, const char *data, size_t size);
     enum http_failure failure;
     bool ended;                      /* failed before curl had it: in http->ended */
     bool headers_complete;           /* of the final answer, not of an interim one */
@@ -153,21 +155,27 @@ int64_t http_retry_after(struct pen_span value, int64_t now)
     return s < HTTP_RETRY_AFTER_MAX_MS / 1000 ? s * 1000 : HTTP_RETRY_AFTER_MAX_MS;
 }
 
-/* Is the line "name: value"? Then its value without blanks at the ends. */
-static bool http_header_is(struct pen_span line, const char *name, struct pen_span *value)
+/* "name: value", the value without blanks at its ends. False: the line is no header. */
+static bool http_header_split(struct pen_span line, struct pen_span *name, struct pen_span *value)
 {
-    size_t size = strlen(name);
+    const char *colon = memchr(line.data, ':', line.size);
 
-    if (line.size <= size || line.data[size] != ':' || !curl_strnequal(line.data, name, size))
+    if (colon == NULL || colon == line.data)
         return false;
-    line.data += size + 1;
-    line.size -= size + 1;
+    *name = (struct pen_span){ line.data, (size_t)(colon - line.data) };
+    line.data = colon + 1;
+    line.size -= name->size + 1;
     while (line.size > 0 && strchr(" \t", line.data[0]) != NULL)
         line.data++, line.size--;
     while (line.size > 0 && strchr(" \t\r\n", line.data[line.size - 1]) != NULL)
         line.size--;
     *value = line;
     return true;
+}
+
+static bool http_name_is(struct pen_span name, const char *text)
+{
+    return name.size == strlen(text) && curl_strnequal(name.data, text, name.size);
 }
 
 static void http_id_copy(char to[HTTP_ID_MAX], struct pen_span value)
@@ -215,7 +223,7 @@ static void http_request_free(struct http_request *request)
 static size_t on_header(char *data, size_t one, size_t size, void *arg)
 {
     struct http_request *request = arg;
-    struct pen_span line = { data, size }, value;
+    struct pen_span line = { data, size }, name, value;
 
     (void)one;
     if (size >= 5 && memcmp(data, "HTTP/", 5) == 0) {          /* an interim answer went before: forget it */
@@ -224,12 +232,15 @@ static size_t on_header(char *data, size_t one, size_t size, void *arg)
         request->error_code[0] = request->request_id[0] = '\0';
     } else if (size <= 2 && (data[0] == '\r' || data[0] == '\n')) {
         request->headers_complete = true;
-    } else if (http_header_is(line, "Retry-After", &value)) {
-        request->retry_after_ms = http_retry_after(value, time(NULL));
-    } else if (http_header_is(line, "x-ms-error-code", &value)) {
-        http_id_copy(request->error_code, value);
-    } else if (http_header_is(line, "x-ms-request-id", &value)) {
-        http_id_copy(request->request_id, value);
+    } else if (http_header_split(line, &name, &value)) {
+        if (http_name_is(name, "Retry-After"))
+            request->retry_after_ms = http_retry_after(value, time(NULL));
+        else if (http_name_is(name, "x-ms-error-code"))
+            http_id_copy(request->error_code, value);
+        else if (http_name_is(name, "x-ms-request-id"))
+            http_id_copy(request->request_id, value);
+        if (request->on_header != NULL)
+            request->on_header(request->arg, name, value);
     }
     return size;
 }
@@ -239,8 +250,12 @@ static size_t on_body(char *data, size_t one, size_t size, void *arg)
     struct http_request *request = arg;
     size_t room = HTTP_ANSWER_MAX - request->body_size;
     size_t taken = size < room ? size : room;
+    long status = 0;
 
     (void)one;
+    curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (request->on_data != NULL && status / 100 == 2)
+        return request->on_data(request->arg, (int)status, data, size) ? size : 0;
     memcpy(request->body + request->body_size, data, taken);
     request->body_size += taken;
     request->body_cut = taken < size;
@@ -287,6 +302,8 @@ static CURLcode http_request_method(CURL *easy, const struct http_ask *ask)
 
     if (strcmp(ask->method, "GET") == 0)
         return curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    if (strcmp(ask->method, "HEAD") == 0)
+        return curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POST, 1L);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)ask->body.size);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POSTFIELDS, ask->body.data ? ask->body.data : "");
@@ -358,6 +375,8 @@ struct http_request *http_start(struct http *http, const struct http_ask *ask, h
     request->http = http;
     request->done = done;
     request->arg = arg;
+    request->on_header = ask->on_header;
+    request->on_data = ask->on_data;
     request->retry_after_ms = -1;
 
     r = http_request_open(request, ask, &err);

@@ -3,7 +3,8 @@
  *
  * TLS is 1.2 or newer and always verified; there is no switch to turn that off. Plain http is accepted for loopback
  * addresses only (tests, IMDS is its own case: pass HTTP_PLAIN_OK). Redirects are not followed. Bodies of answers are cut
- * at HTTP_ANSWER_MAX. Callbacks run on a later turn of the loop, exactly once per started request.
+ * at HTTP_ANSWER_MAX, unless the caller takes them as they come. Callbacks run on a later turn of the loop, done() exactly
+ * once per started request.
  */
 #ifndef DAEMON_HTTP_H
 #define DAEMON_HTTP_H
@@ -29,12 +30,17 @@ struct http_conf {                   /* texts are borrowed for the request's lif
 enum http_flags { HTTP_PLAIN_OK = 1 };
 
 struct http_ask {
-    const char *method;              /* "GET", "POST" */
+    const char *method;              /* "GET", "HEAD", "POST" */
     const char *url;
     const char *const *headers;      /* "Name: value", NULL-ended; copied */
     struct pen_span body;            /* borrowed until the callback */
     struct http_conf conf;
     unsigned flags;
+    /* Both may be NULL; they get http_start()'s arg and may neither start nor cancel a request. Each header of the answer,
+     * those of an interim one before them; what has been told stands even where the line then breaks. */
+    void (*on_header)(void *arg, struct pen_span name, struct pen_span value);
+    /* The body of a 2xx answer, piece by piece, in place of gathering it. False hangs up. */
+    bool (*on_data)(void *arg, int status, const char *data, size_t size);
 };
 
 /* Why no answer came, in the terms a caller decides by. */

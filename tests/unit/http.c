@@ -187,6 +187,92 @@ static void test_answer_is_bounded(void **state)
     teardown();
 }
 
+/* A caller that takes the body as it comes has no bound but its own; an error's body is gathered all the same. */
+static struct taken {
+    struct got got;                  /* first: on_done()'s arg */
+    size_t size, most;
+    int status;
+    char etag[32];
+} taken;
+
+static void on_header(void *arg, struct pen_span name, struct pen_span value)
+{
+    if (name.size == 4 && memcmp(name.data, "ETag", 4) == 0)
+        snprintf(((struct taken *)arg)->etag, sizeof(taken.etag), "%.*s", (int)value.size, value.data);
+}
+
+static bool on_data(void *arg, int status, const char *data, size_t size)
+{
+    struct taken *into = arg;
+
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal(data[i], 'z');
+    into->status = status;
+    into->size += size;
+    return into->size <= into->most;
+}
+
+static void ask_taking(const struct http_ask *what, size_t most)
+{
+    struct http_ask taking = *what;
+
+    taken = (struct taken){ .most = most };
+    taking.on_header = on_header;
+    taking.on_data = on_data;
+    ask(&taken.got, &taking);
+}
+
+static void test_bodies_as_they_come(void **state)
+{
+    static char reply[HTTP_ANSWER_MAX * 3];
+    static struct server_turn turns[] = {
+        { reply, SERVER_HANG_UP }, { reply, SERVER_HANG_UP },
+        { "HTTP/1.1 404 Gone\r\nETag: late\r\nContent-Length: 4\r\n\r\nbody", SERVER_KEEP },
+        { "HTTP/1.1 206 Part\r\nContent-Length: 9\r\n\r\nzzz", SERVER_HANG_UP },
+    };
+    size_t body = sizeof(reply) - 1 - (size_t)sprintf(reply, "HTTP/1.1 200 OK\r\nETag: \"0x1\"\r\nConnection: close\r\n\r\n");
+    struct http_ask what;
+
+    (void)state;
+    memset(reply + sizeof(reply) - 1 - body, 'z', body);
+    setup_with(turns, 4);
+    what = ask_of("GET", "http://127.0.0.1:%d/", server.port);
+    ask_taking(&what, SIZE_MAX);
+    assert_int_equal(taken.got.answer.status, 200);
+    assert_int_equal(taken.size, body);
+    assert_int_equal(taken.status, 200);
+    assert_int_equal(taken.got.answer.body.size, 0);
+    assert_string_equal(taken.etag, "\"0x1\"");
+    ask_taking(&what, 1000);                       /* it has enough, and hangs up */
+    assert_int_equal(taken.got.answer.status, 0);
+    assert_true(taken.size > 1000 && taken.size < body);
+    ask_taking(&what, SIZE_MAX);
+    assert_int_equal(taken.got.answer.status, 404);
+    assert_int_equal(taken.size, 0);
+    assert_string_equal(taken.got.body, "body");
+    assert_string_equal(taken.etag, "late");
+    ask_taking(&what, SIZE_MAX);                   /* torn: no answer, but what came was told */
+    assert_int_equal(taken.got.answer.status, 0);
+    assert_int_equal(taken.got.answer.failure, HTTP_BROKEN);
+    assert_int_equal(taken.size, 3);
+    teardown();
+}
+
+/* The length in a HEAD's answer is of a body that does not come. */
+static void test_head(void **state)
+{
+    struct got got = { 0 };
+    struct http_ask what;
+
+    (void)state;
+    SETUP({ "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", SERVER_KEEP });
+    what = ask_of("HEAD", "http://127.0.0.1:%d/b", server.port);
+    ask(&got, &what);
+    assert_int_equal(got.answer.status, 200);
+    assert_memory_equal(server.requests[0].head, "HEAD /b HTTP/1.1\r\n", 18);
+    teardown();
+}
+
 /* A 2xx whose body is torn is no answer, for nothing must count as delivered by half a word; an error is one. */
 static void test_torn_answers(void **state)
 {
@@ -570,6 +656,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_get), cmocka_unit_test(test_post_keeps_the_connection),
         cmocka_unit_test(test_answer_headers_are_cleaned), cmocka_unit_test(test_answer_is_bounded),
+        cmocka_unit_test(test_bodies_as_they_come), cmocka_unit_test(test_head),
         cmocka_unit_test(test_torn_answers), cmocka_unit_test(test_no_redirects), cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_unusable), cmocka_unit_test(test_urls_that_may_go),
         cmocka_unit_test(test_proxies), cmocka_unit_test(test_proxy_refuses), cmocka_unit_test(test_cancel),
