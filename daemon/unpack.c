@@ -25,7 +25,8 @@
 #define ZSTD_WINDOW_LOG 27           /* 128 MiB: what `zstd --long` asks for; more is refused */
 
 struct unpack {
-    int fd;
+    int fd;                          /* -1: fed */
+    struct pen_span fed;             /* not yet taken */
     bool seekable;
     enum unpack_format format;
     uint64_t position;               /* of the next unpacked byte */
@@ -48,6 +49,12 @@ static ssize_t input_read(struct unpack *unpack, void *data, size_t size)
 {
     ssize_t n;
 
+    if (unpack->fd < 0) {
+        size = size < unpack->fed.size ? size : unpack->fed.size;
+        memcpy(data, unpack->fed.data, size);
+        unpack->fed = (struct pen_span){ unpack->fed.data + size, unpack->fed.size - size };
+        return (ssize_t)size;
+    }
     do
         n = unpack->seekable ? pread(unpack->fd, data, size, (off_t)unpack->input_at) : read(unpack->fd, data, size);
     while (n < 0 && errno == EINTR);
@@ -125,6 +132,28 @@ int unpack_new(struct unpack **ret, int fd, struct pen_error *err)
     }
     *ret = unpack;
     return 0;
+}
+
+int unpack_new_fed(struct unpack **ret, const char *data, size_t size, struct pen_error *err)
+{
+    struct unpack *unpack = calloc(1, sizeof *unpack);
+
+    if (unpack == NULL)
+        return pen_error_set(err, UV_ENOMEM, "out of memory");
+    unpack->fd = -1;
+    unpack_feed(unpack, data, size);
+    if (unpack_tell(unpack) < 0) {
+        unpack_free(unpack);
+        return pen_error_set(err, UV_ENOMEM, "out of memory");
+    }
+    *ret = unpack;
+    return 0;
+}
+
+void unpack_feed(struct unpack *unpack, const char *data, size_t size)
+{
+    assert(unpack->fd < 0 && unpack->fed.size == 0);
+    unpack->fed = (struct pen_span){ data, size };
 }
 
 void unpack_free(struct unpack *unpack)

@@ -17,6 +17,10 @@ struct unpack;
 
 /* Over an open fd, which stays the caller's. A regular file is read with pread() from its start; a pipe with read(). */
 int unpack_new(struct unpack **ret, int fd, struct pen_error *err);
+/* Over bytes that are fed, for what comes from a network. They are borrowed until unpack_read() has said 0: then there is
+ * room for the next. The format is told by the first ones, of which there must be 4 where the archive has as many. */
+int unpack_new_fed(struct unpack **ret, const char *data, size_t size, struct pen_error *err);
+void unpack_feed(struct unpack *unpack, const char *data, size_t size);
 enum unpack_format unpack_format(const struct unpack *unpack);
 /* Reads up to size unpacked bytes into data: > 0 bytes, 0 end for now, negative trouble (UV_EINVAL: damaged archive; what
  * came before is good). */

@@ -260,6 +260,37 @@ static void test_pipe(void **state)
     }
 }
 
+/* Fed piece by piece, as from a network: the same bytes, whatever the pieces, and never asked for what is not there. */
+static void test_fed(void **state)
+{
+    static char out[TEXT_SIZE + 1];
+    struct pen_error err = { 0 };
+
+    (void)state;
+    for (size_t p = 0; p < 2; p++)
+        for (size_t piece = 4; piece < 100000; piece = piece * 7 + 1) {
+            size_t size = packs[p](packed, text, TEXT_SIZE), fed = piece, done = 0;
+            struct unpack *unpack;
+            ssize_t n;
+
+            assert_int_equal(unpack_new_fed(&unpack, packed, piece < size ? piece : size, &err), 0);
+            for (;;) {
+                while ((n = unpack_read(unpack, out + done, TEXT_SIZE - done < 999 ? TEXT_SIZE - done + 1 : 999, &err)) > 0)
+                    done += (size_t)n;
+                assert_int_equal(n, 0);
+                if (fed >= size)
+                    break;
+                assert_false(unpack_complete(unpack));
+                unpack_feed(unpack, packed + fed, size - fed < piece ? size - fed : piece);
+                fed += piece;
+            }
+            assert_int_equal(done, TEXT_SIZE);
+            assert_memory_equal(out, text, TEXT_SIZE);
+            assert_true(unpack_complete(unpack));
+            unpack_free(unpack);
+        }
+}
+
 /* Told again from the start: the file was empty when it was opened. */
 static void test_format_of_a_file_that_was_empty(void **state)
 {
@@ -302,7 +333,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(same_bytes), TEST(seeks), TEST(grows), TEST(damage), TEST(damage_costs_nothing_before_it),
-        TEST(zstd_window_is_bounded), TEST(pipe), TEST(format_of_a_file_that_was_empty),
+        TEST(zstd_window_is_bounded), TEST(pipe), TEST(fed), TEST(format_of_a_file_that_was_empty),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
