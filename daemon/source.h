@@ -59,6 +59,9 @@ uint64_t stream_position(const struct stream *stream);
 uint64_t stream_safe_position(const struct stream *stream);
 /* Hands the chunk over; data[0] must be at stream_position(), a whole message there or behind. Only while no other chunk of the stream is out. */
 void stream_offer(struct stream *stream, struct chunk *chunk);
+/* True: all that was read of it is safe, and here is its cursor. Only then may it be closed and be opened again later: two
+ * streams of one key must not be about at once, or the elder's cursor would be saved over the younger's. */
+bool stream_is_safe(const struct stream *stream, uint64_t *position, uint64_t *word);
 /* New attrs, saved with the next cursor save; copied. */
 void stream_set_attrs(struct stream *stream, const char *attrs);
 /* Newest known size of the stream in bytes of the source, for lag; 0 where unknown. */
@@ -104,6 +107,6 @@ struct source_type {
     void (*log_counters)(void *self);
 };
 
-extern const struct source_type file_source, event_hub_source, kafka_source;
+extern const struct source_type file_source, azure_blob_source, event_hub_source, kafka_source;
 
 #endif

@@ -67,6 +67,15 @@ uint64_t stream_safe_position(const struct stream *stream)
     return stream->safe_position;
 }
 
+bool stream_is_safe(const struct stream *stream, uint64_t *position, uint64_t *word)
+{
+    if (stream->chunk != NULL || !TAILQ_EMPTY(&stream->runs))
+        return false;
+    *position = stream->safe_position;
+    *word = stream->safe_word;
+    return true;
+}
+
 void stream_set_attrs(struct stream *stream, const char *attrs)
 {
     if (strcmp(stream->attrs, attrs) == 0)
