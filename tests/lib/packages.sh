@@ -8,6 +8,9 @@ packages_tests=(libcmocka-dev python3-pytest python3-venv ca-certificates openjd
     systemd man-db groff strace libfaketime util-linux
     spin)
 
+# Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
+command -v npm >/dev/null || packages_tests+=(nodejs npm)
+
 packages_missing()
 {
     local package

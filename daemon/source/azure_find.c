@@ -1,0 +1,582 @@
+/*
+ * azure_find.c - what the azure-blob source finds, and when it lets go of it: the three walks (head of azure_blob.c).
+ *
+ * Walks only tell: they put blobs in turn (blob_ready) and places on the list, and start nothing. So a page may break in
+ * its middle, and be told again.
+ */
+#include "daemon/source/azure_blob.h"
+
+#include "daemon/log.h"
+#include "daemon/source/azure_hours.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SETTLE_MAX 1000              /* blobs looked at in one tick */
+#define WALKS_MAX 4                  /* places walked at once */
+#define READY_MAX 2000               /* blobs in turn above which no further page is asked for */
+#define LOOSE_MAX 10000
+#define DIRECT_MAX 8                 /* hours that are asked for one by one; more, and the folders are looked at */
+#define WHOLE_EVERY 5                /* of so many walks, one looks at hours that are long over */
+#define OVER_S (15 * 60)
+#define LATE_S (24 * 3600)           /* how long after its hour a blob's own quiet counts */
+#define SILENCE_PARTS 300            /* a place is asked every such part of the time that it has been silent */
+#define VAIN_STEPS 100               /* of a discovery that has met blobs but no place */
+#define PAGE 1000
+#define SWEEP_PAGE 5000
+
+/* ---- What listings say ----------------------------------------------------------------------------------------- */
+
+/* Done with, as far as sweeps tell: see the head of this file. */
+static bool sweep_covers(const struct blob_source *source, const char *name, int64_t modified, int64_t mark)
+{
+    return modified <= mark || (source->sweep_began > 0 && modified <= source->sweep_began &&
+                                source->sweep_name != NULL && strcmp(name, source->sweep_name) <= 0);
+}
+
+static bool source_wants(const struct blob_source *source, const char *name)
+{
+    size_t i;
+
+    for (i = 0; i < source->prefix.count; i++)
+        if (strncmp(name, source->prefix.items[i], strlen(source->prefix.items[i])) == 0)
+            break;
+    return i < source->prefix.count || source->prefix.count == 0;
+}
+
+/* Names with such parts do not survive a URL. */
+static bool name_is_usable(const char *name)
+{
+    for (const char *part = name; part != NULL; part = strchr(part, '/'), part += part != NULL) {
+        size_t size = strcspn(part, "/");
+
+        if ((size == 1 && part[0] == '.') || (size == 2 && part[0] == '.' && part[1] == '.'))
+            return false;
+    }
+    return true;
+}
+
+/* Its hour is over, and it has been quiet: what is left over at its end is torn. */
+static bool blob_is_final(const struct blob *blob, const struct storage_blob *entry)
+{
+    int64_t now = storage_now(blob->place->source->storage), watch_s = blob->place->source->watch_ms / 1000;
+
+    if (blob_is_loose(blob))
+        return entry->modified + LATE_S < now;
+    return ((int64_t)blob->hour + 1) * 3600 + watch_s < now && entry->modified + watch_s < now;
+}
+
+/* A blob that is known, as it is now. */
+static void blob_listed(struct blob *blob, const struct storage_blob *entry)
+{
+    bool same = blob->end_etag != 0 && blob->end_etag == text_hash(entry->etag, strlen(entry->etag));
+
+    blob->seen = blob->place->walks;
+    if (blob->state != BLOB_IDLE || blob->anew)
+        return;                      /* it is at work: the next listing will do */
+    if (same && !(blob->torn && blob_is_final(blob, entry)))
+        return;
+    if (!same && entry->modified > blob->place->newest)
+        blob->place->newest = entry->modified;
+    blob_ready(blob, entry, same);
+}
+
+static void blob_found(struct place *place, const struct storage_blob *entry, int32_t hour, bool sweep)
+{
+    struct blob *blob = blob_new(place, entry->name, hour);
+
+    if (entry->modified > place->newest)
+        place->newest = entry->modified;
+    blob->pending = sweep;
+    place->source->sweep_pending += sweep;
+    blob_ready(blob, entry, false);
+}
+
+static void source_archived(struct blob_source *source, const char *name)
+{
+    source_trouble(source->host);
+    if (source_says(&source->archived))
+        log_line(LOG_WARN, "blobs in the archive tier cannot be read: they are left out", "source", source_name(source->host),
+                 "blob", name, "blobs", log_number(source->archived), NULL);
+}
+
+static void source_listed(struct blob_source *source, const struct storage_blob *entry, bool sweep)
+{
+    size_t place_size = 0;
+    int32_t hour = hours_of(entry->name, &place_size);
+    struct place *place = &source->loose;
+    struct blob *blob;
+
+    if (entry->kind == STORAGE_OTHER || !source_wants(source, entry->name) || !name_is_usable(entry->name))
+        return;
+    if (hour != HOURS_NONE) {
+        place = place_meet(source, entry->name, place_size);
+        if (sweep && hour >= place->next)
+            return;                  /* its own walk sees to it */
+        if (hour > place->listed_to)
+            place->listed_to = hour;
+    }
+    blob = blob_find(source, entry->name);
+    if (blob != NULL) {
+        blob_listed(blob, entry);
+        return;
+    }
+    if (hour == HOURS_NONE) {
+        source->loose_seen = true;
+        if (!sweep || entry->modified < source->since_s || sweep_covers(source, entry->name, entry->modified, source->loose_mark))
+            return;
+    } else if (hour < place->next) {
+        int64_t expected = ((int64_t)hour + 1) * 3600 + source->watch_ms / 1000;
+
+        if (!sweep || hour < hours_at(source->since_s) || entry->modified <= expected ||
+            sweep_covers(source, entry->name, entry->modified, source->late_mark))
+            return;
+    }
+    if (entry->archived)
+        source_archived(source, entry->name);
+    else
+        blob_found(place, entry, hour, sweep);
+}
+
+/* ---- Letting go ------------------------------------------------------------------------------------------------ */
+
+static bool blob_is_finished(const struct blob *blob)
+{
+    return blob->state == BLOB_IDLE && blob->stream == NULL && blob->end_etag != 0 && !blob->torn && !blob->failed && !blob->anew;
+}
+
+/* May it still grow, as of that time? */
+static bool blob_is_warm(const struct blob *blob, int64_t as_of)
+{
+    return blob->modified + blob->place->source->watch_ms / 1000 > as_of && ((int64_t)blob->hour + 1) * 3600 + LATE_S > as_of;
+}
+
+/* Moves `next` over the hours that are done with. */
+static void place_advance(struct place *place)
+{
+    int64_t over = place->walk_began - place->source->watch_ms / 1000;
+    int32_t next = over > 0 ? hours_at(over) : 0;
+    struct blob *blob, *after;
+
+    place->dirty = false;
+    if (place->listed_to < next)
+        next = place->listed_to;
+    LIST_FOREACH(blob, &place->blobs, entry)
+        if (blob->hour >= place->next && blob->hour < next && (!blob_is_finished(blob) || blob_is_warm(blob, place->walk_began)))
+            next = blob->hour;
+    if (next <= place->next)
+        return;
+    for (blob = LIST_FIRST(&place->blobs); blob != NULL; blob = after) {
+        after = LIST_NEXT(blob, entry);
+        if (blob->hour >= place->next && blob->hour < next)
+            blob_forget(blob);
+    }
+    place->next = next;
+    place_save(place);
+}
+
+/* What is safe needs no stream any more. */
+static void source_settle(struct blob_source *source)
+{
+    struct blob *blob;
+
+    for (unsigned i = 0; i < SETTLE_MAX && (blob = TAILQ_FIRST(&source->settling)) != NULL; i++) {
+        TAILQ_REMOVE(&source->settling, blob, turn);
+        if (!stream_is_safe(blob->stream, &blob->position, &blob->word)) {
+            TAILQ_INSERT_TAIL(&source->settling, blob, turn);
+            continue;
+        }
+        stream_close(blob->stream, false);
+        blob->stream = NULL;
+        source->stream_count--;
+        if (blob->anew)
+            blob_reset(blob);
+        blob->place->dirty = true;
+    }
+}
+
+/* ---- The walk of a place --------------------------------------------------------------------------------------- */
+
+static void on_place_blob(void *arg, const struct storage_blob *entry)
+{
+    struct place *place = arg;
+
+    source_listed(place->source, entry, false);
+}
+
+static enum walk_choice on_place_folder(void *arg, const char *folder)
+{
+    struct place *place = arg;
+
+    switch (hours_part(folder, place->prefix_size, place->next)) {
+    case HOURS_BEFORE:
+        return WALK_SKIP;
+    case HOURS_STRADDLES:
+        return WALK_INTO;
+    case HOURS_WHOLE:
+        break;
+    }
+    return WALK_ALL;
+}
+
+/* A blob that its whole walk did not see is no more. */
+static void place_walked(struct place *place)
+{
+    struct blob *blob;
+
+    LIST_FOREACH(blob, &place->blobs, entry)
+        if (blob->hour >= place->next && blob->seen != place->walks && blob->state == BLOB_IDLE && !blob->anew) {
+            blob->end_etag = 1;
+            blob->torn = blob->failed = false;
+        }
+    place->listed_to = INT32_MAX;
+    place_advance(place);
+}
+
+static uint64_t place_interval_ms(const struct place *place)
+{
+    const struct blob_source *source = place->source;
+    int64_t silent_ms = (storage_now(source->storage) - place->newest) * 1000 / SILENCE_PARTS;
+    uint64_t most = source->rescan_ms > source->poll_ms ? source->rescan_ms : source->poll_ms;
+
+    if (silent_ms < (int64_t)source->poll_ms)
+        return source->poll_ms;
+    return (uint64_t)silent_ms < most ? (uint64_t)silent_ms : most;
+}
+
+static void on_place_step(void *arg, const struct storage_answer *answer)
+{
+    struct place *place = arg;
+
+    source_heard(place->source, answer, true);
+    if (answer->verdict != STORAGE_OK || !walk_is_done(&place->walk)) {
+        place->dirty = true;
+        return;
+    }
+    walk_drop(&place->walk);         /* its memory: there may be thousands */
+    TAILQ_REMOVE(&place->source->walked, place, turn);
+    place->source->walking--;
+    place->state = PLACE_RESTING;
+    place->due_ms = source_now_ms(place->source->host) + place_interval_ms(place);
+    if (place->whole)
+        place_walked(place);
+}
+
+static const struct walk_events place_events = { on_place_blob, on_place_folder, on_place_step };
+
+static void place_walk(struct place *place)
+{
+    struct blob_source *source = place->source;
+    int64_t now = storage_now(source->storage);
+    int32_t hour, current = hours_at(now);
+    struct buf prefix = { 0 };
+
+    walk_init(&place->walk, source->storage, PAGE, &place_events, place);
+    place->state = PLACE_WALKING;
+    TAILQ_INSERT_TAIL(&source->walked, place, turn);
+    source->walking++;
+    place->whole = place->walks++ % WHOLE_EVERY == 0 || current - place->next >= DIRECT_MAX;
+    if (place->whole) {
+        place->walk_began = now;
+        place->listed_to = place->next;
+    }
+    if (place->next == 0) {
+        buf_text(&prefix, "%sy=", place->prefix);
+        walk_add(&place->walk, prefix.data, prefix.size, false);
+    } else if (current - place->next >= DIRECT_MAX || current < place->next) {
+        walk_add(&place->walk, place->prefix, place->prefix_size, true);
+    } else {
+        for (hour = current; hour >= place->next; hour--) {
+            if (!place->whole && ((int64_t)hour + 1) * 3600 + OVER_S < now)
+                continue;
+            prefix.size = 0;
+            hours_prefix(&prefix, place->prefix, place->prefix_size, hour);
+            walk_add(&place->walk, prefix.data, prefix.size, false);
+        }
+    }
+    buf_free(&prefix);
+}
+
+/* ---- Discovering ----------------------------------------------------------------------------------------------- */
+
+static void on_discovered_blob(void *arg, const struct storage_blob *entry)
+{
+    source_listed(arg, entry, false);
+}
+
+static enum walk_choice on_discovered_folder(void *arg, const char *folder)
+{
+    struct blob_source *source = arg;
+    size_t size;
+
+    if (!hours_place(folder, &size))
+        return WALK_INTO;
+    place_meet(source, folder, size);
+    return WALK_SKIP;
+}
+
+/* A place whose folder has gone is not asked for any more. */
+static void source_forget_places(struct blob_source *source)
+{
+    struct place *place, *after;
+
+    for (place = LIST_FIRST(&source->places); place != NULL; place = after) {
+        after = LIST_NEXT(place, entry);
+        if (place->seen == source->discovers || place->state == PLACE_WALKING || !LIST_EMPTY(&place->blobs))
+            continue;
+        place_forget(place);
+    }
+}
+
+static void on_discovered_step(void *arg, const struct storage_answer *answer)
+{
+    struct blob_source *source = arg;
+
+    source_heard(source, answer, true);
+    if (answer->verdict == STORAGE_OK && ++source->discover_steps > VAIN_STEPS && source->loose_seen && source->place_count == 0) {
+        source->discovering = false;                               /* there are none, or a sweep meets them sooner */
+        source->discover_due_ms = UINT64_MAX;
+        walk_drop(&source->discover);
+        return;
+    }
+    if (answer->verdict != STORAGE_OK || !walk_is_done(&source->discover))
+        return;
+    source->discovering = false;
+    source->discover_due_ms = source_now_ms(source->host) + source->rescan_ms;
+    source_forget_places(source);
+    if (source->place_count == 0 && !source->loose_seen && source->discovers == 1)
+        log_line(LOG_NOTE, "nothing is in the container yet, or nothing under `prefix`; what comes will be read", "source",
+                 source_name(source->host), NULL);
+}
+
+static const struct walk_events discover_events = { on_discovered_blob, on_discovered_folder, on_discovered_step };
+
+static void source_walk_prefixes(const struct blob_source *source, struct walk *walk, bool folders)
+{
+    for (size_t i = source->prefix.count; i-- > 0;)
+        walk_add(walk, source->prefixes[i], strlen(source->prefixes[i]), folders);
+    if (source->prefix.count == 0)
+        walk_add(walk, "", 0, folders);
+}
+
+static void source_discover(struct blob_source *source)
+{
+    source->discovering = true;
+    source->discovers++;
+    source->discover_steps = 0;
+    source_walk_prefixes(source, &source->discover, true);
+}
+
+/* ---- Sweeping -------------------------------------------------------------------------------------------------- */
+
+static void on_swept_blob(void *arg, const struct storage_blob *entry)
+{
+    struct blob_source *source = arg;
+
+    source_listed(source, entry, true);
+    free(source->sweep_page_last);
+    source->sweep_page_last = strdup(entry->name);
+}
+
+static int time_compare(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+/* The time before which enough of what lies in no place was modified to be let go. */
+static int64_t loose_cut(struct blob_source *source)
+{
+    int64_t *times, cut;
+    unsigned count = 0;
+    struct blob *blob;
+
+    if (source->loose_count <= LOOSE_MAX)
+        return 0;
+    times = malloc(source->loose_count * sizeof *times);
+    if (times == NULL)
+        abort();
+    LIST_FOREACH(blob, &source->loose.blobs, entry)
+        times[count++] = blob->modified;
+    qsort(times, count, sizeof *times, time_compare);
+    cut = times[count - LOOSE_MAX];
+    free(times);
+    return cut;
+}
+
+/* Of what lies in no place, only the last modified are kept; and none that is no more. */
+static void loose_let_go(struct blob_source *source, bool swept)
+{
+    int64_t cut = loose_cut(source), mark;
+    struct blob *blob, *after;
+
+    for (blob = LIST_FIRST(&source->loose.blobs); blob != NULL; blob = after) {
+        after = LIST_NEXT(blob, entry);
+        /* One that this sweep has met lies before the name that it has reached. */
+        mark = blob->seen == source->loose.walks ? source->sweep_began : source->loose_mark;
+        if (swept && blob->seen != source->loose.walks && blob->state == BLOB_IDLE && blob->stream == NULL)
+            blob_forget(blob);
+        else if (blob_is_finished(blob) && blob->modified < cut && blob->modified <= mark)
+            blob_forget(blob);
+    }
+}
+
+static void stragglers_let_go(struct blob_source *source)
+{
+    struct blob *blob, *after;
+    struct place *place;
+
+    LIST_FOREACH(place, &source->places, entry)
+        for (blob = LIST_FIRST(&place->blobs); blob != NULL; blob = after) {
+            after = LIST_NEXT(blob, entry);
+            if (blob->hour < place->next && blob_is_finished(blob) && blob->modified <= source->late_mark)
+                blob_forget(blob);
+        }
+}
+
+/* By the last sweep's mark, so that restarts do not put it off. */
+static uint64_t source_sweep_due(const struct blob_source *source)
+{
+    int64_t since_ms = (storage_now(source->storage) - source->late_mark) * 1000;
+    uint64_t now_ms = source_now_ms(source->host);
+
+    if (source->relist_ms == 0)
+        return UINT64_MAX;
+    return since_ms >= (int64_t)source->relist_ms || since_ms < 0 ? now_ms : now_ms + source->relist_ms - (uint64_t)since_ms;
+}
+
+static void source_swept(struct blob_source *source)
+{
+    uint64_t now_ms = source_now_ms(source->host), took_ms = now_ms - source->sweep_started_ms;
+
+    source->sweeping = false;
+    loose_let_go(source, true);
+    source->late_mark = source->loose_mark = source->sweep_began;
+    source->sweep_began = 0;
+    free(source->sweep_name);
+    source->sweep_name = NULL;
+    stragglers_let_go(source);
+    source_save(source);
+    if (source->loose_seen)
+        source->sweep_due_ms = now_ms + (took_ms * 10 > source->poll_ms ? took_ms * 10 : source->poll_ms);
+    else
+        source->sweep_due_ms = source_sweep_due(source);
+}
+
+/* The page's blobs have rows now, or need none: what lies before its last name is dealt with. */
+static void sweep_note_page(struct blob_source *source)
+{
+    if (!source->sweep_page || source->sweep_pending > 0)
+        return;
+    source->sweep_page = false;
+    if (source->sweep_page_last != NULL && (source->sweep_name == NULL || strcmp(source->sweep_page_last, source->sweep_name) > 0)) {
+        free(source->sweep_name);
+        source->sweep_name = source->sweep_page_last;
+        source->sweep_page_last = NULL;
+    }
+    if (walk_is_done(&source->sweep)) {
+        source_swept(source);
+        return;
+    }
+    if (source->loose_count > LOOSE_MAX + LOOSE_MAX / 4)
+        loose_let_go(source, false);
+    source_save(source);
+}
+
+static void on_swept_step(void *arg, const struct storage_answer *answer)
+{
+    struct blob_source *source = arg;
+
+    source_heard(source, answer, true);
+    if (answer->verdict != STORAGE_OK)
+        return;
+    source->sweep_page = true;
+    sweep_note_page(source);
+}
+
+static const struct walk_events sweep_events = { on_swept_blob, NULL, on_swept_step };
+
+static void source_sweep(struct blob_source *source)
+{
+    source->sweeping = true;
+    source->loose.walks++;
+    source->sweep_started_ms = source_now_ms(source->host);
+    if (source->sweep_began == 0)    /* else an earlier life began it, and what it has read is done with */
+        source->sweep_began = storage_now(source->storage) - 2;   /* times are whole seconds; this one must lie before all */
+    source_walk_prefixes(source, &source->sweep, false);
+}
+
+/* ---- Turns ----------------------------------------------------------------------------------------------------- */
+
+static void source_note_loose(struct blob_source *source)
+{
+    if (!source->loose_seen || source->loose_said)
+        return;
+    source->loose_said = true;
+    source->sweep_due_ms = 0;
+    log_line(LOG_NOTE, "blobs lie outside of y=/m=/d=/h= folders: all names are listed to find what is new; `prefix` can leave them "
+             "out", "source", source_name(source->host), NULL);
+}
+
+/* One step of each walk whose turn it is. */
+void find_turn(struct blob_source *source)
+{
+    uint64_t now_ms = source_now_ms(source->host);
+    struct place *place;
+
+    source_note_loose(source);
+    if (!source->discovering && now_ms >= source->discover_due_ms)
+        source_discover(source);
+    if (source->discovering && !walk_is_under_way(&source->discover))
+        walk_step(&source->discover);
+    if (!source->sweeping && now_ms >= source->sweep_due_ms && source->sweep_due_ms != UINT64_MAX)
+        source_sweep(source);
+    if (source->sweeping && !source->sweep_page && !walk_is_under_way(&source->sweep) && source->ready_count < READY_MAX)
+        walk_step(&source->sweep);
+    while (source->walking < WALKS_MAX && (place = TAILQ_FIRST(&source->due)) != NULL) {
+        TAILQ_REMOVE(&source->due, place, turn);
+        place_walk(place);
+    }
+    TAILQ_FOREACH(place, &source->walked, turn)
+        if (!walk_is_under_way(&place->walk) && source->ready_count < READY_MAX)
+            walk_step(&place->walk);
+}
+
+/* Places whose time has come wait for their turn; those that had something settled may let go. */
+void find_tick(struct blob_source *source)
+{
+    uint64_t now_ms = source_now_ms(source->host);
+    struct place *place;
+
+    source_settle(source);
+    sweep_note_page(source);
+    LIST_FOREACH(place, &source->places, entry) {
+        if (place->dirty)
+            place_advance(place);
+        if (place->state == PLACE_RESTING && now_ms >= place->due_ms) {
+            place->state = PLACE_DUE;
+            TAILQ_INSERT_TAIL(&source->due, place, turn);
+        }
+    }
+}
+
+void find_start(struct blob_source *source)
+{
+    walk_init(&source->discover, source->storage, PAGE, &discover_events, source);
+    walk_init(&source->sweep, source->storage, SWEEP_PAGE, &sweep_events, source);
+    source->loose_seen = source->loose_count > 0;
+    source->sweep_due_ms = source->loose_seen || source->sweep_began > 0 ? 0 : source_sweep_due(source);
+}
+
+void find_stop(struct blob_source *source)
+{
+    struct place *place;
+
+    walk_drop(&source->discover);
+    walk_drop(&source->sweep);
+    LIST_FOREACH(place, &source->places, entry)
+        walk_drop(&place->walk);
+    free(source->sweep_page_last);
+    source->sweep_page_last = NULL;
+}
