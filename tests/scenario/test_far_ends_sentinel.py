@@ -88,6 +88,12 @@ def line(far_end):
 @pytest.fixture
 def far_scene(tmp_path, far_end, penstock, line):
     """As `scene`, through the proxy; the token endpoint is asked directly."""
+    return Scene(tmp_path, far_end, penstock, endpoint=line.endpoint)
+
+
+@pytest.fixture
+def hasty_scene(tmp_path, far_end, penstock, line):
+    """As `far_scene`, for what only a timeout gets us out of; on a busy machine it may strike an honest answer, too."""
     return Scene(tmp_path, far_end, penstock, endpoint=line.endpoint, timeout='1s', connect_timeout='1s')
 
 
@@ -99,16 +105,17 @@ def answered_at(far_end, status):
 # ---- Busy and in trouble -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('form', ['seconds', 'date'])
-def test_a_429_with_retry_after_is_obeyed(scene, far_end, form):
+def test_a_429_with_retry_after_is_obeyed(tmp_path, far_end, penstock, form):
     """The far end names a time, in seconds or as a date, and hears nothing from us before."""
-    # A date is told in whole seconds: of three, more than two are left.
-    wait = '3' if form == 'seconds' else email.utils.formatdate(time.time() + 3, usegmt=True)
+    scene = Scene(tmp_path, far_end, penstock, retry_max='1s')
+    named = int(time.time()) + 4
+    wait = '3' if form == 'seconds' else email.utils.formatdate(named, usegmt=True)
     far_end.fault(do='status', status=429, retry_after=wait)
     scene.write()
     scene.daemon.start()
     scene.until_delivered()
-    waited = answered_at(far_end, 204)[0] - answered_at(far_end, 429)[0]
-    assert waited >= (1.5 if form == 'date' else 2.9)
+    asked, taken = answered_at(far_end, 429)[0], answered_at(far_end, 204)[0]
+    assert taken >= named if form == 'date' else taken - asked >= 2.9
     assert alarms(scene.daemon) == [] and '429' in warnings(scene.daemon)[0]['why']
     scene.judge(f'429 with Retry-After as {form}')
 
@@ -191,45 +198,45 @@ def test_a_flipped_bit_is_caught_by_tls_and_sent_again(far_scene, line):
     far_scene.judge('bit flipped on the line', repeats=True)
 
 
-def test_an_answer_that_drips_is_given_up_and_asked_again(far_scene, line):
+def test_an_answer_that_drips_is_given_up_and_asked_again(hasty_scene, line):
     """A byte now and then keeps a line alive, but not beyond `timeout`."""
     line.fault('trickle', way='down', seconds=0.05)
-    far_scene.write(100)
-    far_scene.daemon.start()
-    far_scene.until_tried_again()
+    hasty_scene.write(100)
+    hasty_scene.daemon.start()
+    hasty_scene.until_tried_again()
     line.honest()
-    far_scene.until_delivered()
-    assert alarms(far_scene.daemon) == []
-    assert any('in time' in warning['why'] for warning in warnings(far_scene.daemon))
-    far_scene.judge('slow-loris answer', repeats=True)
+    hasty_scene.until_delivered()
+    assert alarms(hasty_scene.daemon) == []
+    assert any('in time' in warning['why'] for warning in warnings(hasty_scene.daemon))
+    hasty_scene.judge('slow-loris answer', repeats=True)
 
 
-def test_a_half_open_line_is_given_up_after_the_timeout(far_scene, line):
+def test_a_half_open_line_is_given_up_after_the_timeout(hasty_scene, line):
     """A line that worked and then swallows everything: no error ever comes, and `timeout` alone gets us out."""
-    far_scene.write(100)
-    far_scene.daemon.start()
-    far_scene.until_delivered()
+    hasty_scene.write(100)
+    hasty_scene.daemon.start()
+    hasty_scene.until_delivered()
     line.fault('swallow')
-    far_scene.write(100)
-    far_scene.until_tried_again()
+    hasty_scene.write(100)
+    hasty_scene.until_tried_again()
     line.honest()
-    far_scene.until_delivered()
-    assert alarms(far_scene.daemon) == []
-    far_scene.judge('half-open connection', repeats=True)
+    hasty_scene.until_delivered()
+    assert alarms(hasty_scene.daemon) == []
+    hasty_scene.judge('half-open connection', repeats=True)
 
 
-def test_a_line_that_stays_dead_alone_is_left_for_a_new_one(far_scene, line):
+def test_a_line_that_stays_dead_alone_is_left_for_a_new_one(hasty_scene, line):
     """Only the old connection is dead: the next try makes a new one instead of waiting on it again."""
-    far_scene.write(100)
-    far_scene.daemon.start()
-    far_scene.until_delivered()
+    hasty_scene.write(100)
+    hasty_scene.daemon.start()
+    hasty_scene.until_delivered()
     before = line.accepted
     line.fault('swallow', count=1)
-    far_scene.write(100)
-    far_scene.until_delivered()
+    hasty_scene.write(100)
+    hasty_scene.until_delivered()
     assert line.accepted > before
-    counters = far_scene.judge('half-open connection, the next one is well', repeats=True)
-    assert total(counters, 'retries') == 1
+    counters = hasty_scene.judge('half-open connection, the next one is well', repeats=True)
+    assert total(counters, 'retries') >= 1
 
 
 def test_a_port_that_refuses_is_tried_until_it_listens(far_scene, line):
