@@ -55,8 +55,9 @@ struct outlet {
     bool doubting;                                 /* alarmed already */
     struct burial burial;
     struct spool *spool;
-    uint64_t disk_hold_until_ms;
-    bool disk_trouble;                             /* said already */
+    /* The disk in trouble. Each for itself: on a full disk nothing can be appended, and reading is what makes room. */
+    uint64_t append_hold_until_ms, read_hold_until_ms;
+    bool append_trouble, read_trouble;             /* said already */
     struct ledger_row *ledger;
     struct outlet_counts counts;
     uv_timer_t timer;
@@ -465,7 +466,11 @@ static void on_buried(struct part *part)
 
 static void on_burial_done(void *arg)
 {
-    outlet_pump(arg);
+    struct outlet *outlet = arg;
+
+    if (outlet->burial.result == UV_ENOSPC)
+        reserve_release(outlet->conf.reserve);
+    outlet_pump(outlet);
 }
 
 /* ---- To the spool ---- */
@@ -490,7 +495,7 @@ static bool road_spills(const struct outlet *outlet)
         oldest = TAILQ_FIRST(&outlet->inbox);
     if (outlet->stopping && now_ms(outlet) >= outlet->deliver_until_ms)
         return oldest != NULL || outlet->flying_count > 0;
-    return oldest != NULL && now_ms(outlet) >= outlet->disk_hold_until_ms &&
+    return oldest != NULL && now_ms(outlet) >= outlet->append_hold_until_ms &&
         now_ms(outlet) - oldest->sealed_ms >= outlet->settings->spool_after_ms;
 }
 
@@ -546,7 +551,7 @@ static void outlet_appended(struct outlet *outlet)
 {
     struct outlet_append *append = &outlet->append;
 
-    outlet->disk_trouble = false;
+    outlet->append_trouble = false;
     if (outlet->state == OUTLET_PAUSED)
         outlet_enter(outlet, OUTLET_SPOOLING, "the spool takes messages again");
     for (uint32_t i = 0; i < append->count; i++) {
@@ -571,11 +576,11 @@ static void outlet_append_failed(struct outlet *outlet, int result)
 {
     struct outlet_append *append = &outlet->append;
 
-    outlet->disk_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
-    if (!outlet->disk_trouble)
+    outlet->append_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
+    if (!outlet->append_trouble)
         log_line(LOG_ERROR, "the spool cannot be written: messages wait in memory, and the sources with them", "sink",
                  outlet->settings->name, "error", uv_strerror(result), NULL);
-    outlet->disk_trouble = true;
+    outlet->append_trouble = true;
     outlet_enter(outlet, OUTLET_PAUSED, "the spool takes nothing more");
     /* Backwards, so that the inbox has its order again. */
     for (uint32_t i = append->count; i > 0; i--) {
@@ -656,7 +661,7 @@ static void outlet_start_append(struct outlet *outlet)
     uint32_t count, from_inbox, kept = 0, taken = 0;
     struct part *part;
 
-    if (outlet->state == OUTLET_OPEN || append->since_ms > 0 || now_ms(outlet) < outlet->disk_hold_until_ms)
+    if (outlet->state == OUTLET_OPEN || append->since_ms > 0 || now_ms(outlet) < outlet->append_hold_until_ms)
         return;
     count = collect_unwritten(&outlet->flying, append->parts, 0);
     count = collect_unwritten(&outlet->ready, append->parts, count);
@@ -707,15 +712,15 @@ static void on_read_done(uv_work_t *work, int status)
     (void)status;
     outlet->read.since_ms = 0;
     if (trouble < 0) {
-        outlet->disk_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
-        if (!outlet->disk_trouble)
+        outlet->read_hold_until_ms = now_ms(outlet) + DISK_RETRY_MS;
+        if (!outlet->read_trouble)
             log_line(LOG_ERROR, "the spool cannot be read: its messages wait on disk", "sink", outlet->settings->name,
                      "error", uv_strerror(trouble), NULL);
-        outlet->disk_trouble = true;
+        outlet->read_trouble = true;
     }
     batch = spool_read_done(outlet->read.read, outlet->conf.budget, &frame, &order, &own_life);
     if (batch != NULL) {
-        outlet->disk_trouble = false;
+        outlet->read_trouble = false;
         part = part_new(outlet, batch, ++outlet->order, now_ms(outlet));
         part->frame = frame;
         part->keep = true;
@@ -730,7 +735,7 @@ static void outlet_start_read(struct outlet *outlet)
 
     if (outlet->state == OUTLET_OPEN || outlet->stopping || read->since_ms > 0 || burial_blocks(&outlet->burial) ||
         outlet->ready_count + outlet->flying_count >= outlet->limits.in_flight_max ||
-        now_ms(outlet) < outlet->hold_until_ms || now_ms(outlet) < outlet->disk_hold_until_ms)
+        now_ms(outlet) < outlet->hold_until_ms || now_ms(outlet) < outlet->read_hold_until_ms)
         return;
     read->read = spool_read_new(outlet->spool);
     if (read->read == NULL)
@@ -853,8 +858,10 @@ static void outlet_arm(struct outlet *outlet)
             soonest(&at, outlet->open[kind]->opened_ms + outlet->settings->flush_ms);
     if (outlet->hold_until_ms > now)
         soonest(&at, outlet->hold_until_ms);
-    if (outlet->disk_hold_until_ms > now)
-        soonest(&at, outlet->disk_hold_until_ms);
+    if (outlet->append_hold_until_ms > now)
+        soonest(&at, outlet->append_hold_until_ms);
+    if (outlet->read_hold_until_ms > now)
+        soonest(&at, outlet->read_hold_until_ms);
     if (outlet->burial.hold_until_ms > now)
         soonest(&at, outlet->burial.hold_until_ms);
     if (part != NULL && outlet->state == OUTLET_OPEN)
@@ -915,6 +922,7 @@ static int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
     struct spool_conf conf = {
         .bytes_max = settings->spool_max, .compress = settings->spool_compress,
         .schema = outlet->schema->name, .type = settings->type->name, .keys = outlet->conf.keys,
+        .reserve = outlet->conf.reserve,
         .rows = outlet->conf.source_count + 1, .life = outlet->conf.life, .place = outlet->conf.place,
     };
     char *dir;

@@ -21,6 +21,7 @@ struct outlet_conf {
     struct http *http;
     struct budget *budget;
     const char *state_dir;
+    struct reserve *reserve;         /* of the disk, for dead letters; NULL: none */
     const struct keys *keys;         /* NULL: what is written is not encrypted */
     uint64_t life;
     struct spool_place place;

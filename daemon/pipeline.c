@@ -71,6 +71,7 @@ struct pipeline {
     struct http *http;
     struct cursors *cursors;
     struct keys *keys;               /* NULL: nothing is encrypted */
+    struct reserve *reserve;
     struct budget budget;
     size_t baseline, chunk_bytes;
     size_t kept;                                   /* of the baseline: what sources know of their streams */
@@ -152,6 +153,8 @@ static void on_saved(void *arg)
 {
     struct pipeline *pipeline = arg;
 
+    if (pipeline->saver.result == UV_ENOSPC)
+        reserve_release(pipeline->reserve);
     if (pipeline->state >= PIPELINE_STOPPING_SOURCES)
         pipeline_stop_on(pipeline);
 }
@@ -174,6 +177,7 @@ static void on_save_timer(uv_timer_t *timer)
 {
     struct pipeline *pipeline = timer->data;
 
+    (void)reserve_held(pipeline->reserve);
     saver_save(&pipeline->saver, false);
 }
 
@@ -695,9 +699,14 @@ static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
     free(path);
     if (r < 0)
         return r;
+    pipeline->reserve = reserve_open(dir);
     if (asprintf(&path, "%s/state.db", dir) < 0)
         abort();
     r = cursors_open(&pipeline->cursors, path, err);
+    if (r == UV_ENOSPC) {                          /* it may need a little to get itself into order */
+        reserve_release(pipeline->reserve);
+        r = cursors_open(&pipeline->cursors, path, err);
+    }
     free(path);
     if (r == 0 && pipeline->settings->daemon.key_file != NULL)
         r = keys_read(&pipeline->keys, pipeline->settings->daemon.key_file, err);
@@ -720,6 +729,7 @@ static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *er
     struct outlet_conf conf = {
         .loop = pipeline->conf.loop, .http = pipeline->http, .budget = &pipeline->budget,
         .state_dir = pipeline->conf.state_dir, .life = pipeline_life(), .keys = pipeline->keys,
+        .reserve = pipeline->reserve,
         .source_count = settings->source_count, .stop_ms = settings->daemon.stop_ms,
         .memory_max = settings->daemon.memory / 8 / settings->sink_count, .on_moved = on_outlet_moved, .arg = pipeline,
     };
@@ -919,6 +929,7 @@ void pipeline_close(struct pipeline *pipeline)
     saver_free(&pipeline->saver);
     cursors_close(pipeline->cursors);
     keys_free(pipeline->keys);
+    reserve_close(pipeline->reserve);
     if (pipeline->lock_fd >= 0)
         close(pipeline->lock_fd);
     uv_close((uv_handle_t *)&pipeline->save_timer, on_save_timer_closed);

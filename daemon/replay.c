@@ -90,7 +90,7 @@ static char *replay_state_dir(const struct settings *settings, const struct repl
 
 static void replay_forget(const char *dir)
 {
-    static const char *const files[] = { "state.db", "state.db-wal", "state.db-shm", "lock" };
+    static const char *const files[] = { "state.db", "state.db-wal", "state.db-shm", "lock", "reserve" };
     char *path;
 
     for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {

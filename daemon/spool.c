@@ -14,7 +14,7 @@
  * about 100 bytes per segment, and 4 more per source for those of this life.
  *
  * The cap counts blocks of the disk: of the folder, its segments, and whatever else lies in it. Before an append the most it
- * can take is held against the cap, and fallocated, so that neither the cap nor the disk's end is met half-way.
+ * can take is held against the cap, and fallocated, so that no file system takes more than that ahead of us.
  *
  * If we die
  *   while appending: the tail is torn, or whole and unacknowledged, and then sent twice. A new process never appends to an
@@ -541,6 +541,7 @@ struct spool_append {
     const struct key *key;
     uint64_t segment_bytes;
     bool fresh, grow, compress, seal;
+    bool refused;                                  /* what room there is belongs to others */
     /* out */
     uint64_t end, bytes, dir_bytes;
     int result;
@@ -636,8 +637,22 @@ struct spool_append *spool_append_new(struct spool *spool, struct part *const *p
         append->header = spool->write_header;
     append->compress = spool->conf.compress;
     append->segment_bytes = segment_bytes(spool);
+    append->refused = !reserve_held(spool->conf.reserve);
     spool->appending = true;
     return append;
+}
+
+/* Behind the file's end, which stays where its last frame ends. Where that cannot be had (not every file system can, and
+ * the frames may need less than the most they could), writing tells. */
+static void append_allocate(struct spool_append *append)
+{
+    int r;
+
+    do
+        r = io->fallocate(append->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)append->room);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        append->room = 0;
 }
 
 static int append_begin(struct spool_append *append)
@@ -651,11 +666,9 @@ static int append_begin(struct spool_append *append)
         if (r < 0)
             return r;
     }
-    /* Behind the file's end, which stays where its last frame ends. Not every file system can. */
-    do
-        r = append->grow ? io->fallocate(append->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)append->room) : 0;
-    while (r < 0 && errno == EINTR);
-    return r < 0 && errno != EOPNOTSUPP && errno != ENOSYS ? -errno : 0;
+    if (append->grow)
+        append_allocate(append);
+    return 0;
 }
 
 static int append_sync(struct spool_append *append)
@@ -671,7 +684,7 @@ void spool_append_run(struct spool_append *append)
 {
     ZSTD_CCtx *zstd = append->compress ? ZSTD_createCCtx() : NULL;
     uint32_t before = append->before;
-    int r = append_begin(append);
+    int r = append->refused ? UV_ENOSPC : append_begin(append);
 
     append->end = append->begin;
     for (uint32_t i = 0; i < append->count && r == 0; i++) {
@@ -752,7 +765,7 @@ static void append_keep(struct spool_append *append, struct segment *last)
     for (uint32_t i = 0; i < append->count; i++)
         append_count(spool, last, append->parts[i], &append->frames[i]);
     last->size = append->end;
-    last->room = append->room;
+    last->room = append->room > append->end ? append->room : round_up(append->end, BLOCK_BYTES);
     segment_set_bytes(spool, last, append->bytes);
     spool->dir_bytes = append->dir_bytes;
     spool->next_number = last->number + last->count;

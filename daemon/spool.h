@@ -13,6 +13,7 @@
 
 #include "daemon/batch.h"
 #include "daemon/keys.h"
+#include "daemon/reserve.h"
 
 #define SPOOL_SEGMENT_BYTES ((uint64_t)64 * 1024 * 1024)
 
@@ -29,6 +30,7 @@ struct spool_conf {
     const char *dir;                 /* made if missing; this spool's own */
     uint64_t bytes_max;              /* of the folder and all in it, as the disk counts */
     bool compress;
+    struct reserve *reserve;         /* nothing is appended while it is released; NULL: none */
     const struct keys *keys;         /* to encrypt with the newest of, and to read with any; NULL: none */
     const char *schema, *type;       /* of the sink: what the messages are; written into segments. NULL: nothing said */
     uint32_t rows;                   /* ledger rows: one per source, and one more for frames of earlier lives */

@@ -2,12 +2,14 @@
 import hashlib
 import json
 import os
+import pathlib
 import re
 import secrets
+import subprocess
 
 import pytest
 
-from penstock import total, wait_until
+from penstock import binary, total, wait_until
 from records import write_activity
 
 LIFE = {'flush': '100ms', 'retry_min': '50ms', 'retry_max': '500ms', 'spool_after': '100ms'}
@@ -253,3 +255,53 @@ def test_cap_below_a_batch_is_refused(penstock, far_end, logs):
     daemon = penstock(source(logs), far_end.sink(spool_max='1M', **LIFE))
     checked = daemon.command('check', '-c', daemon.config)
     assert checked.returncode == 2 and '"spool_max": expected at least twice "batch_bytes"' in checked.stderr
+
+
+def on_small_disk(tmp_path, size):
+    """A program that runs penstock with a state folder on a disk of its own, which nobody else sees."""
+    wrapper = tmp_path / 'on-small-disk'
+    wrapper.write_text('#!/bin/sh\n'
+                       'exec unshare --map-root-user --mount sh -c \'mount -t tmpfs -o size="$1" small "$2" && shift 2 && exec "$@"\' '
+                       f'sh {size} "$STATE_DIR" "{binary()}" "$@"\n')
+    wrapper.chmod(0o755)
+    tried = subprocess.run(['unshare', '--map-root-user', '--mount', 'mount', '-t', 'tmpfs', 'small', '/mnt'], capture_output=True)
+    if tried.returncode != 0:
+        pytest.skip('no namespaces: this kernel or container lets us mount nothing')
+    return wrapper
+
+
+def test_full_disk_is_drained(penstock, far_end, tmp_path):
+    """Not one byte is free: what lies in the spool is delivered all the same, what is rejected is buried, cursors are saved,
+    and the room comes back."""
+    records = 8_000
+    first, second = tmp_path / 'logs' / 'a.json', tmp_path / 'logs' / 'b.json'
+    first.parent.mkdir()
+    write_activity(first, records=RECORDS, seed=3)
+    far_end.down()
+    daemon = penstock(source(tmp_path / 'logs'), far_end.sink(spool_compress='no', **LIFE), cursor_save='50ms')
+    daemon.start(program=on_small_disk(tmp_path, '9m'), STATE_DIR=str(daemon.state_dir))
+    spooled(daemon)
+    write_activity(second, records=records, seed=4)
+    wait_until(lambda: 'the spool cannot be written' in daemon.log_text(), 60, 'a full disk', daemon)
+    state = pathlib.Path(f'/proc/{daemon.process.pid}/root{daemon.state_dir}')
+    assert (state / 'reserve').stat().st_blocks * 512 >= 4 << 20
+    filler = open(state / 'filler', 'wb', buffering=0)
+    with pytest.raises(OSError):                   # somebody else takes the last of it
+        while True:
+            filler.write(bytes(4096))
+    spooled_bytes = blocks(state / 'spool')
+    assert spooled_bytes > 1 << 20
+    far_end.fault(do='status', status=400, count=1)
+    far_end.up()
+    wait_until(lambda: far_end.distinct() >= RECORDS + records, 120, 'all records', daemon)
+    drained(daemon)
+    filler.close()
+    (state / 'filler').unlink()
+    wait_until(lambda: (state / 'reserve').exists() and (state / 'reserve').stat().st_blocks * 512 >= 4 << 20, 60,
+               'the reserve to be made anew', daemon)
+    assert blocks(state / 'spool' / 'sentinel') <= 8192
+    assert daemon.stop() == 0
+    assert set(far_end.uids()) == set(event_ids(first) + event_ids(second))
+    assert total(daemon.counters(), 'dropped') == 0
+    if 'cursors cannot be saved' in daemon.log_text():
+        assert 'the reserve is given' in daemon.log_text()
