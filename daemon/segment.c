@@ -204,17 +204,29 @@ static void header_write(unsigned char out[SEGMENT_HEADER_SIZE], const struct se
     put32(out + HEADER_CRC_AT, crc32c(out, HEADER_CRC_AT));
 }
 
+/* Words are shown to people and compared with names: of anything else than a name's letters the header is not ours. */
+static bool word_read(char word[SEGMENT_WORD_MAX + 1], const unsigned char *in)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+
+    memcpy(word, in, SEGMENT_WORD_MAX);
+    return word[strspn(word, letters)] == '\0';
+}
+
 static bool header_read(const unsigned char in[SEGMENT_HEADER_SIZE], struct segment_header *header)
 {
+    struct segment_header read;
+
     if (memcmp(in, MAGIC, 8) != 0 || get32(in + 8) != VERSION || get32(in + HEADER_CRC_AT) != crc32c(in, HEADER_CRC_AT))
         return false;
-    *header = (struct segment_header){
+    read = (struct segment_header){
         .encrypted = (get32(in + 12) & HEADER_ENCRYPTED) != 0, .life = get64(in + 56), .made_ticks = (int64_t)get64(in + 64),
     };
-    memcpy(header->salt, in + 16, KEY_SALT_SIZE);
-    memcpy(header->key_id, in + 48, KEY_ID_SIZE);
-    memcpy(header->schema, in + 72, SEGMENT_WORD_MAX);
-    memcpy(header->type, in + 88, SEGMENT_WORD_MAX);
+    memcpy(read.salt, in + 16, KEY_SALT_SIZE);
+    memcpy(read.key_id, in + 48, KEY_ID_SIZE);
+    if (!word_read(read.schema, in + 72) || !word_read(read.type, in + 88))
+        return false;
+    *header = read;
     return true;
 }
 

@@ -599,6 +599,45 @@ static void test_lying_heads_are_not_there(void **state)
     }
 }
 
+/* What commands print of a header is words; one that says something else is none of ours. */
+static void test_lying_headers_are_not_there(void **state)
+{
+    static const char lies[][5] = { "\x1b[2J", "a\"}\n", "\xc2\x9b" };
+    static const long at[] = { 72, 88 };           /* schema, sink type */
+    unsigned char header[SEGMENT_HEADER_SIZE];
+    struct segment_file file;
+    int dir_fd = open(bench.dir, O_RDONLY | O_DIRECTORY);
+    unsigned char honest[SEGMENT_HEADER_SIZE];
+    uint32_t crc;
+    FILE *on_disk;
+
+    (void)state;
+    bench_open(1, (struct spool_place){ 0 });
+    put_all(0, 1);
+    spool_close(bench.spool);
+    bench.spool = NULL;
+    assert_int_equal(segment_open(&file, dir_fd, 1), 0);
+    assert_true(file.has_header);
+    assert_int_equal(pread(file.fd, honest, sizeof(honest), 0), sizeof(honest));
+    segment_close(&file);
+    for (size_t i = 0; i < 6; i++) {
+        on_disk = file_open(1);
+        memcpy(header, honest, sizeof(header));
+        memcpy(header + at[i / 3], lies[i % 3], sizeof(lies[0]));
+        crc = crc32_iscsi(header, SEGMENT_HEADER_SIZE - 4, 0xFFFFFFFFu) ^ 0xFFFFFFFFu;
+        memcpy(header + SEGMENT_HEADER_SIZE - 4, &crc, 4);
+        for (long copy = 0; copy <= SEGMENT_COPY_AT; copy += SEGMENT_COPY_AT) {
+            fseek(on_disk, copy, SEEK_SET);
+            fwrite(header, sizeof(header), 1, on_disk);
+        }
+        fclose(on_disk);
+        assert_int_equal(segment_open(&file, dir_fd, 1), 0);
+        assert_false(file.has_header);
+        segment_close(&file);
+    }
+    close(dir_fd);
+}
+
 /* ---- Trouble of the disk ---- */
 
 static struct io troubled;
@@ -811,6 +850,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_torn_append_is_no_damage, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_alien_segments_are_set_aside, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_lying_heads_are_not_there, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_lying_headers_are_not_there, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_trouble_that_passes_is_no_damage, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_key_files, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_encrypted_comes_back, bench_setup, bench_teardown),
