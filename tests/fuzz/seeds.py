@@ -142,14 +142,20 @@ def seeds(target):
             for data in ROWS:
                 yield b'\0' + bytes(7) + b'\x20' + bytes(8) + b'0123456789abcdef' + data
         case 'spool':
-            for mode in range(32):
+            def change(what, where, value):
+                return bytes([what]) + where.to_bytes(2, 'big') + bytes([value])
+            frame = 4224             # where the first one begins; 48 bytes of head
+            for mode in range(64):
                 for frames in (1, 3, 40):
-                    yield bytes([mode, frames, 0, 200])
-                    for what in range(8):
-                        yield bytes([mode, frames, 1, 0]) + b''.join(bytes([what, 0, where, 255]) for where in range(32, 200, 21))
-                    for where in (40, 44, 48, 52, 56, 60):
-                        yield bytes([mode, frames, 0, 0, 6, 0, where, 1])
-                        yield bytes([mode, frames, 0, 0, 14, 0, where - 32, 255])
+                    yield bytes([mode, frames, 0, 0])
+                    yield bytes([mode, frames, frame >> 8, frame & 255]) + change(4, frame + 300, 0)
+            for mode in (1, 2, 8, 16, 33, 41, 44):
+                for where in (*range(0, 128, 7), *range(frame, frame + 130, 2)):
+                    yield bytes([mode, 40, 0, 0]) + change(where % 2 * 6, where, where % 3 * 127)
+                for what in range(9):
+                    yield bytes([mode, 40, 0, 0]) + b''.join(change(what, frame + 300 + 99 * i, 255) for i in range(4))
+                    yield bytes([mode, 40, 0, 0]) + b''.join(change(32 * i + what, 1, 0) for i in range(4))
+                yield bytes([mode, 3, 0, 0]) + change(7, 0, 0) + b'PENSPOOL' + bytes(4220) + b'PFR2' + bytes(100)
         case 'dead':
             for data in LETTERS:
                 yield from (b'\0' + data, b'\x55' + data + data)
