@@ -80,6 +80,20 @@ LETTERS = [
 ]
 
 
+LISTING = b'''<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="https://a/" ContainerName="c"><Prefix>p</Prefix>\
+<Blobs><BlobPrefix><Name>y=2026/</Name></BlobPrefix><Blob><Name Encoded="true">a%0Ab</Name><Properties>\
+<Last-Modified>Sun, 22 Nov 2026 09:00:00 GMT</Last-Modified><Etag>"0x8D"</Etag><Content-Length>12</Content-Length>\
+<BlobType>AppendBlob</BlobType><AccessTier>Archive</AccessTier></Properties><Metadata><Name>no</Name></Metadata></Blob>\
+<Blob><Name>PT1H.json</Name><Deleted>true</Deleted><Snapshot>2026</Snapshot><Properties><Content-Length>9223372036854775807\
+</Content-Length><BlobType>BlockBlob</BlobType><ResourceType>directory</ResourceType></Properties></Blob></Blobs><NextMarker>2!8!x</NextMarker></EnumerationResults>'''
+LISTINGS = [LISTING, LISTING[:300], LISTING.replace(b'%0A', b'%'), LISTING.replace(b'12', b'-1'), LISTING.replace(b'Blobs>', b'Blubs>'),
+    b'<!DOCTYPE a [<!ENTITY b "c">]><EnumerationResults><NextMarker>&b;</NextMarker></EnumerationResults>', b'<a>' * 20, b'', b'<html></html>',
+    b'<EnumerationResults><Blobs><Blob><Name>' + b'n' * 5000 + b'</Name></Blob></Blobs></EnumerationResults>',
+    b'<EnumerationResults><Blobs><Blob></Blob></Blobs></EnumerationResults>', b'<EnumerationResults/>x', b'\xff\xfe<\0a\0>\0',
+    b'<EnumerationResults><NextMarker>&#x1b;&amp;</NextMarker></EnumerationResults>',
+    b'<EnumerationResults><Blobs><Blob><Name><Name>x</Name>y</Name></Blob></Blobs><Blobs><Blob><Name>z</Name></Blob></Blobs></EnumerationResults>']
+
+
 def zstd(data, *options):
     return subprocess.run(['zstd', '-q', '-c', *options], input=data, stdout=subprocess.PIPE, check=True).stdout
 
@@ -156,6 +170,9 @@ def seeds(target):
                     yield bytes([mode, 40, 0, 0]) + b''.join(change(what, frame + 300 + 99 * i, 255) for i in range(4))
                     yield bytes([mode, 40, 0, 0]) + b''.join(change(32 * i + what, 1, 0) for i in range(4))
                 yield bytes([mode, 3, 0, 0]) + change(7, 0, 0) + b'PENSPOOL' + bytes(4220) + b'PFR2' + bytes(100)
+        case 'listing':
+            for data in LISTINGS:
+                yield from (b'\0' + data, b'\7' + data, b'\xff' + data)
         case 'dead':
             for data in LETTERS:
                 yield from (b'\0' + data, b'\x55' + data + data)
