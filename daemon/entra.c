@@ -368,6 +368,13 @@ void entra_spoiled(struct entra *entra, const char *token)
         entra->spoiled = true;
 }
 
+uint64_t entra_life_ms(const struct entra *entra)
+{
+    uint64_t now_ms = entra->now_ms();
+
+    return entra->token && now_ms < entra->end_ms ? entra->end_ms - now_ms : 0;
+}
+
 /* ---- Life ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t entra_clock_ms(void)

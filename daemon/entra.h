@@ -33,6 +33,8 @@ int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const stru
 void entra_token(struct entra *entra, entra_done done, void *arg);
 /* The far end refused this token: fetch a new one before answering the next asker. Ignored when a newer one is held. */
 void entra_spoiled(struct entra *entra, const char *token);
+/* How long the token that was handed out last lives yet; 0: it is over, or there was none. */
+uint64_t entra_life_ms(const struct entra *entra);
 void entra_close(struct entra *entra);            /* wipes the token; callbacks still due are dropped; accepts NULL */
 /* For tests, which bring their own clock: milliseconds that only grow. */
 void entra_set_clock(struct entra *entra, uint64_t (*now_ms)(void));

@@ -13,7 +13,9 @@
 enum security { SECURITY_AUTO, SECURITY_PLAINTEXT, SECURITY_SSL, SECURITY_SASL_PLAINTEXT, SECURITY_SASL_SSL };
 
 const char *const kafka_security_names[] = { "auto", "plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL };
-const char *const kafka_mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
+const char *const kafka_mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", NULL };
+
+#define MECHANISM_OAUTHBEARER 3
 
 static const struct kafka_kept kept_always[] = {
     { "bootstrap.servers",            "it has a setting of its own" },
@@ -27,7 +29,9 @@ static const struct kafka_kept kept_always[] = {
     { "ssl.key.password",             "secrets come from files, use a key without a password" },
     { "ssl.key.pem",                  "secrets come from files, use `kafka.ssl.key.location`" },
     { "ssl.keystore.password",        "secrets come from files, use `kafka.ssl.key.location`" },
-    { "sasl.oauthbearer.client.secret", "secrets come from files" },
+    { "sasl.oauthbearer.client.secret", "secrets come from files, use `secret_file`" },
+    { "sasl.oauthbearer.method",      "use `mechanism`, `tenant` and `client`" },
+    { "enable.sasl.oauthbearer.unsecure.jwt", "tokens come from Entra" },
     { "log.queue",                    "log lines go to Penstock's log" },
     { "plugin.library.paths",         "no code is loaded into Penstock this way" },
     { NULL, NULL },
@@ -82,8 +86,35 @@ bool kafka_client_is_event_hubs(const struct kafka_client *client)
     return client->connection_string_file != NULL;
 }
 
+bool kafka_client_has_tokens(const struct kafka_client *client)
+{
+    return client->mechanism == MECHANISM_OAUTHBEARER;
+}
+
+static int check_tokens(const struct kafka_client *client, struct pen_error *err)
+{
+    if (!kafka_client_has_tokens(client)) {
+        if (client->tenant || client->client || client->secret_file || client->scope)
+            return pen_error_set(err, UV_EINVAL, "tenant, client, secret_file and scope are for mechanism = OAUTHBEARER");
+        return 0;
+    }
+    if (!client->tenant || !client->client || !client->secret_file)
+        return pen_error_set(err, UV_EINVAL, "mechanism = OAUTHBEARER wants tenant, client and secret_file");
+    if (client->username || client->connection_string_file)
+        return pen_error_set(err, UV_EINVAL, "mechanism = OAUTHBEARER takes no username, password_file or "
+                                             "connection_string_file");
+    if (client->security != SECURITY_AUTO && client->security != SECURITY_SASL_SSL)
+        return pen_error_set(err, UV_EINVAL, "security = %s would show tokens to anyone on the way, or sends none: use "
+                                             "sasl_ssl", kafka_security_names[client->security]);
+    return 0;
+}
+
 int kafka_client_check(const struct kafka_client *client, struct pen_error *err)
 {
+    int r = check_tokens(client, err);
+
+    if (r < 0)
+        return r;
     if (client->connection_string_file && (client->username || client->password_file))
         return pen_error_set(err, UV_EINVAL, "connection_string_file takes the place of username and password_file");
     if (!client->username != !client->password_file)
@@ -94,8 +125,10 @@ int kafka_client_check(const struct kafka_client *client, struct pen_error *err)
                              kafka_security_names[client->security]);
     if (client->connection_string_file && client->security == SECURITY_SASL_PLAINTEXT)
         return pen_error_set(err, UV_EINVAL, "Event Hubs takes TLS only: use security = sasl_ssl");
-    if (kafka_client_is_event_hubs(client) && !client->username && !client->connection_string_file)
-        return pen_error_set(err, UV_EINVAL, "Event Hubs wants a login: set connection_string_file");
+    if (kafka_client_is_event_hubs(client) && !client->username && !client->connection_string_file &&
+        !kafka_client_has_tokens(client))
+        return pen_error_set(err, UV_EINVAL, "Event Hubs wants a login: set connection_string_file, or mechanism = "
+                                             "OAUTHBEARER with tenant, client and secret_file");
     for (size_t i = 0; i < client->pairs.count; i++)
         if (kafka_client_is_event_hubs(client) && strncmp(client->pairs.keys[i], "compression.", 12) == 0 &&
             strcmp(client->pairs.keys[i], "compression.level") != 0 && strcmp(client->pairs.values[i], "none") != 0 &&
@@ -131,7 +164,7 @@ int kafka_client_put_login(rd_kafka_conf_t *conf, const struct kafka_client *cli
     int r;
 
     if (security == SECURITY_AUTO)
-        security = username ? SECURITY_SASL_SSL : client->ca_file ? SECURITY_SSL : SECURITY_PLAINTEXT;
+        security = username || kafka_client_has_tokens(client) ? SECURITY_SASL_SSL : client->ca_file ? SECURITY_SSL : SECURITY_PLAINTEXT;
     r = kafka_put(conf, "security.protocol", kafka_security_names[security], err);
     if (r == 0 && client->ca_file)
         r = kafka_put(conf, "ssl.ca.location", client->ca_file, err);

@@ -14,6 +14,7 @@ struct kafka_client {
     char *brokers;
     int security, mechanism;         /* private enumerations */
     char *ca_file, *username, *password_file, *connection_string_file;
+    char *tenant, *client, *secret_file, *authority, *scope;       /* for OAUTHBEARER */
     struct pen_pairs pairs;
 };
 
@@ -25,16 +26,29 @@ extern const char *const kafka_security_names[], *const kafka_mechanism_names[];
       .help = "Brokers to start from: host:port, comma separated." }
 #define KAFKA_CLIENT_LOGIN(type, member)                                                                                \
     { "security", PEN_CHOICE, offsetof(type, member.security), .fallback = "auto", .choices = kafka_security_names,     \
-      .help = "Protocol; auto is sasl_ssl with a username or connection string, ssl with a ca_file, else plaintext." }, \
+      .help = "Protocol; auto is sasl_ssl with a login, ssl with a ca_file alone, else plaintext." },                   \
     { "mechanism", PEN_CHOICE, offsetof(type, member.mechanism), .fallback = "PLAIN", .choices = kafka_mechanism_names, \
-      .help = "SASL mechanism for username and password." },                                                            \
+      .help = "SASL mechanism: for username and password, or OAUTHBEARER with tokens of Entra (tenant, client, "        \
+              "secret_file)." },                                                                                        \
     { "ca_file", PEN_PATH, offsetof(type, member.ca_file),                                                              \
-      .help = "Certificates (PEM) that the brokers' are verified against, in place of the system's." },                 \
+      .help = "Certificates (PEM) that the brokers' are verified against, in place of the system's; and, with "         \
+              "OAUTHBEARER, the token endpoint's." },                                                                   \
     { "username", PEN_TEXT, offsetof(type, member.username), .help = "SASL user." },                                    \
     { "password_file", PEN_SECRET_FILE, offsetof(type, member.password_file),                                           \
       .help = "File with the SASL password; read again for every new client." },                                        \
     { "connection_string_file", PEN_SECRET_FILE, offsetof(type, member.connection_string_file),                         \
-      .help = "File with an Event Hubs connection string; takes the place of username and password." }
+      .help = "File with an Event Hubs connection string; takes the place of username and password." },                 \
+    { "tenant", PEN_TEXT, offsetof(type, member.tenant),                                                                \
+      .help = "OAUTHBEARER: the Entra tenant, its id or one of its domains." },                                         \
+    { "client", PEN_TEXT, offsetof(type, member.client),                                                                \
+      .help = "OAUTHBEARER: the app registration's application (client) id." },                                         \
+    { "secret_file", PEN_SECRET_FILE, offsetof(type, member.secret_file),                                               \
+      .help = "OAUTHBEARER: file with the app's client secret; read anew for every token." },                           \
+    { "authority", PEN_URL, offsetof(type, member.authority), .fallback = "https://login.microsoftonline.com",          \
+      .help = "OAUTHBEARER: where tokens come from; login.microsoftonline.us and login.chinacloudapi.cn in other "      \
+              "clouds." },                                                                                              \
+    { "scope", PEN_TEXT, offsetof(type, member.scope),                                                                  \
+      .help = "OAUTHBEARER: what tokens are for; without the row, https://HOST/.default of the first broker." }
 #define KAFKA_CLIENT_PAIRS(type, member)                                                                                \
     { "kafka.", PEN_PAIRS, offsetof(type, member.pairs),                                                                \
       .help = "Any property of librdkafka's clients, as in kafka.compression.codec = lz4." }
@@ -48,6 +62,8 @@ struct kafka_kept {
 int kafka_client_check(const struct kafka_client *client, struct pen_error *err);
 /* One of the brokers is an Event Hubs namespace. */
 bool kafka_client_is_event_hubs(const struct kafka_client *client);
+/* It logs in with tokens (OAUTHBEARER): daemon/kafka_login.h. */
+bool kafka_client_has_tokens(const struct kafka_client *client);
 /* TLS and login; reads the secret, so that a rotated one is taken up by the next client. */
 int kafka_client_put_login(rd_kafka_conf_t *conf, const struct kafka_client *client, struct pen_error *err);
 /* The user's properties, but those kept from him: here for every client, or in the caller's table. */

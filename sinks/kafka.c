@@ -42,6 +42,7 @@
  * reports have made room.
  */
 #include "daemon/kafka_client.h"
+#include "daemon/kafka_login.h"
 #include "daemon/log.h"
 #include "sinks/sink.h"
 
@@ -95,6 +96,7 @@ struct kafka {
 
     const char *name;
     uv_loop_t *loop;
+    struct kafka_login *login;
     struct pen_limits limits;
     size_t queue_bytes, queue_messages;
 
@@ -227,7 +229,8 @@ static const char *kafka_mend(rd_kafka_resp_err_t error)
     case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
     case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
     case RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE:
-        return "check username, password_file, connection_string_file and mechanism";
+        return "check mechanism and what it goes with: username and password_file, connection_string_file, or tenant, client "
+               "and secret_file";
     case RD_KAFKA_RESP_ERR__SSL:
     case RD_KAFKA_RESP_ERR_SECURITY_DISABLED:
         return "check brokers, security, ca_file, the brokers' certificates and this machine's clock";
@@ -351,7 +354,8 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
     if (r < 0)
         goto fail;
     size = kafka_get_number(conf, "batch.size");
-    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG |
+                                     RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH);
     kafka->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
     if (!kafka->producer) {
         r = pen_error_set(err, UV_EINVAL, "%s", text);
@@ -441,6 +445,7 @@ static void kafka_reap(struct kafka *kafka)
     int r;
 
     kafka->state = REAPING;
+    kafka_login_forget(kafka->login, kafka->trouble == PEN_REFUSED);
     rd_kafka_queue_io_event_enable(kafka->queue, -1, NULL, 0);
     rd_kafka_queue_destroy(kafka->queue);
     kafka->queue = NULL;
@@ -596,6 +601,9 @@ static void kafka_drain(struct kafka *kafka)
             break;
         case RD_KAFKA_EVENT_LOG:
             kafka_take_log(kafka, event);
+            break;
+        case RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
+            kafka_login_refresh(kafka->login, kafka->producer);
             break;
         }
         rd_kafka_event_destroy(event);
@@ -801,6 +809,7 @@ static void kafka_close(void *self)
         rd_kafka_queue_destroy(kafka->queue);
         reap(&kafka->reaper);
     }
+    kafka_login_close(kafka->login);
     if (kafka->fd >= 0)
         close(kafka->fd);
     free(kafka);
@@ -850,6 +859,9 @@ static int kafka_open(void **self, struct pen_host *host, const struct pen_conf 
         r = pen_error_set(err, -errno, "eventfd: %s", strerror(errno));
         goto fail;
     }
+    r = kafka_login_new(&kafka->login, &kafka->client, host->http, kafka->loop, err);
+    if (r < 0)
+        goto fail;
     r = kafka_connect(kafka, err);               /* starts to connect; finds every bad property */
     if (r < 0)
         goto fail;
@@ -878,6 +890,8 @@ static int kafka_prove(const struct pen_conf *conf, struct pen_error *err)
 
     if (r == 0)
         r = kafka_check(&kafka, err);
+    if (r == 0)
+        r = kafka_login_check(&kafka.client, err);
     if (r == 0)
         r = kafka_client_put_pairs(properties, &kafka.client, kafka_kept, err);
     rd_kafka_conf_destroy(properties);

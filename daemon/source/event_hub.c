@@ -30,6 +30,7 @@
  * What cannot be seen: a topic that was deleted and made anew while no daemon ran, and has grown past our offset since.
  */
 #include "daemon/kafka_client.h"
+#include "daemon/kafka_login.h"
 #include "daemon/log.h"
 #include "daemon/source.h"
 
@@ -115,6 +116,7 @@ struct hub {
     char *topic, *group, *start;
 
     struct source_host *host;
+    struct kafka_login *login;
     enum hub_state state;
     enum { START_EARLIEST, START_LATEST, START_TIME } start_at;
     int64_t start_ms;
@@ -212,11 +214,10 @@ static const struct {
 static const char *advice_for(rd_kafka_resp_err_t error, const char *why)
 {
     /* TLS on one side only has no error of its own; librdkafka guesses it, in words. */
-    if ((error == RD_KAFKA_RESP_ERR__TRANSPORT || error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) &&
-        strstr(why, "security.protocol") != NULL)
+    if (error == RD_KAFKA_RESP_ERR__TRANSPORT && strstr(why, "security.protocol") != NULL)
         return "the brokers do not speak like this: set `security` to what their port expects, such as sasl_ssl or ssl";
-    if (error == RD_KAFKA_RESP_ERR__SSL && strstr(why, "PLAINTEXT") != NULL)
-        return "the brokers do not speak TLS on this port: set `security` to what it expects, or mend `bootstrap`";
+    if (error == RD_KAFKA_RESP_ERR__SSL && strstr(why, "certificate") == NULL)
+        return "the brokers do not speak TLS with us: set `security` to what their port expects, or mend `bootstrap`";
     for (size_t i = 0; i < sizeof(hub_advice) / sizeof(*hub_advice); i++)
         if (hub_advice[i].error == error)
             return hub_advice[i].advice;
@@ -241,6 +242,9 @@ static void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *
     hub->trouble = true;
     hub->advised = advice != NULL;
     source_trouble(hub->host);
+    if (is_login(error) && error != RD_KAFKA_RESP_ERR__SSL && kafka_client_has_tokens(&hub->client))
+        advice = "the login is refused: check `tenant`, `client`, `secret_file` and `scope`; the app needs the role Azure "
+                 "Event Hubs Data Receiver";
     if (advice != NULL)
         log_line(LOG_ERROR, advice, "source", source_name(hub->host), "topic", hub->topic, "group", hub->group, "error",
                  rd_kafka_err2name(error), "why", why, NULL);
@@ -1007,6 +1011,15 @@ static void on_error(rd_kafka_t *consumer, int error, const char *why, void *arg
         hub_trouble(hub, (rd_kafka_resp_err_t)error, why);
 }
 
+static void on_token_refresh(rd_kafka_t *consumer, const char *config, void *arg)
+{
+    struct hub *hub = arg;
+
+    (void)config;
+    if (!hub->reaping)
+        kafka_login_refresh(hub->login, consumer);
+}
+
 /* librdkafka's own lines, at most one in LOG_EVERY_MS: it says the same for every broker and attempt. */
 static void on_log(const rd_kafka_t *consumer, int level, const char *facility, const char *text)
 {
@@ -1036,7 +1049,6 @@ static const char *const hub_defaults[][2] = {
     { "socket.keepalive.enable", "true" },
     { "check.crcs", "true" },
     { "log.queue", "true" },
-    { "log.connection.close", "false" },         /* brokers close idle connections: no news */
     { NULL, NULL },
 };
 
@@ -1102,6 +1114,7 @@ static int hub_connect(struct hub *hub, struct pen_error *err)
     rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_log_cb(conf, on_log);
+    rd_kafka_conf_set_oauthbearer_token_refresh_cb(conf, on_token_refresh);
     hub->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
     if (hub->consumer == NULL) {
         r = pen_error_set(err, UV_EINVAL, "%s", text);
@@ -1179,6 +1192,7 @@ static void hub_renew(struct hub *hub)
     if (hub->revoked != NULL)
         rd_kafka_topic_partition_list_destroy(hub->revoked);
     hub->revoked = NULL;
+    kafka_login_forget(hub->login, hub->advised);
     hub->state = HUB_RENEWING;
     hub->paused = hub->held_back = false;
     hub->reaping = true;
@@ -1254,6 +1268,8 @@ static int hub_prove(const struct pen_conf *conf, struct pen_error *err)
     if (r == 0)
         r = kafka_client_check(&hub.client, err);
     if (r == 0)
+        r = kafka_login_check(&hub.client, err);
+    if (r == 0)
         r = hub_configure(properties, &hub, err);
     rd_kafka_conf_destroy(properties);
     return r;
@@ -1276,6 +1292,7 @@ static void hub_close(void *self)
     for (size_t i = 0; i < hub->known_count; i++)
         free(hub->known[i].key);
     free(hub->known);
+    kafka_login_close(hub->login);
     if (hub->fd >= 0)
         close(hub->fd);
     free(hub);
@@ -1303,6 +1320,9 @@ static int hub_open(void **self, struct source_host *host, const struct pen_conf
         r = pen_error_set(err, -errno, "eventfd: %s", strerror(errno));
         goto fail;
     }
+    r = kafka_login_new(&hub->login, &hub->client, source_http(host), source_loop(host), err);
+    if (r < 0)
+        goto fail;
     r = hub_connect(hub, err);                     /* begins to connect; finds a secret that cannot be read */
     if (r < 0)
         goto fail;
@@ -1468,6 +1488,7 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
         return;
     }
     hub->last_offsets = hub_uncommitted(hub, false);
+    kafka_login_forget(hub->login, false);
     hub->reaping = true;
     hub->reaper.data = hub;
     hub->jobs++;

@@ -1,7 +1,9 @@
 """Entra's token endpoint, client-secret flow, with the errors that a misconfigured daemon meets."""
 import base64
 import json
+import pathlib
 import secrets
+import subprocess
 import time
 import urllib.parse
 import uuid
@@ -17,19 +19,49 @@ class TokenError(Exception):
         self.status, self.error, self.code, self.text = status, error, code, text
 
 
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b'=').decode()
+
+
+class Signer:
+    """Makes real tokens (RS256) for far ends that look into them, such as a Kafka broker; its jwks.json lies in `folder`."""
+
+    def __init__(self, folder):
+        self.key = pathlib.Path(folder) / 'token.key'
+        if not self.key.exists():
+            openssl('genrsa', '-out', self.key, '2048')
+        modulus = openssl('rsa', '-in', self.key, '-noout', '-modulus').decode().strip().removeprefix('Modulus=')
+        keys = [{'kty': 'RSA', 'use': 'sig', 'alg': 'RS256', 'kid': 'test', 'n': base64url(bytes.fromhex(modulus)), 'e': 'AQAB'}]
+        (pathlib.Path(folder) / 'jwks.json').write_text(json.dumps({'keys': keys}))
+
+    def sign(self, claims):
+        signed = '.'.join(base64url(json.dumps(part).encode())
+                          for part in ({'typ': 'JWT', 'alg': 'RS256', 'kid': 'test'}, claims))
+        return signed + '.' + base64url(openssl('dgst', '-sha256', '-sign', self.key, given=signed.encode()))
+
+
+def openssl(*words, given=None):
+    return subprocess.run(['openssl', *map(str, words)], input=given, capture_output=True, check=True).stdout
+
+
 class Entra:
     """Issues tokens and knows them again. `resource` is what a scope must name, without /.default."""
 
-    def __init__(self, tenant, client, secret, resource):
+    def __init__(self, tenant, client, secret, resource, signer=None):
         self.tenant, self.client, self.secret, self.resource = tenant, client, secret, resource
         self.token_seconds = 3599
         self.refresh_in = None       # a number: sent along, as for long-lived tokens
         self.tokens = {}             # token -> (expires at, audience)
         self.issued = 0
+        self.signer = signer
 
     def issue(self, resource):
         self.forget_expired()
         token = 'eyJ0eXAiOiJKV1Qi.' + secrets.token_urlsafe(TOKEN_BYTES) + '.' + secrets.token_urlsafe(64)
+        if self.signer:
+            now = int(time.time())
+            token = self.signer.sign({'aud': resource, 'iss': f'https://sts.windows.net/{self.tenant}/', 'sub': self.client,
+                                      'jti': secrets.token_hex(8), 'iat': now, 'nbf': now, 'exp': now + self.token_seconds})
         self.tokens[token] = (time.monotonic() + self.token_seconds, resource)
         self.issued += 1
         return token

@@ -79,7 +79,8 @@ class FarEnd:
         tls.make_server(self.folder, options.names)
         self.faults = faults.Faults(options.seed)
         self.store = store.Store(fresh_database(self.folder / 'accepted.db'), options.keep == 'rows')
-        self.entra = entra.Entra(options.tenant, options.client, options.secret, options.audience)
+        self.entra = entra.Entra(options.tenant, options.client, options.secret, options.audience,
+                                 entra.Signer(self.folder) if options.sign else None)
         self.ingestion = ingestion.Ingestion(options.dcr, streams.read_streams(options.streams), self.entra, self.store,
                                              self.faults, options.check)
         self.port = Port(self.app(), options.port, tls.server_context(self.folder))
@@ -238,6 +239,7 @@ def parse_options(words):
     parser.add_argument('--client', default='66666666-7777-8888-9999-aaaaaaaaaaaa')
     parser.add_argument('--secret', default='a~secret.of+the/test=&%', help='needs URL encoding, as real ones may')
     parser.add_argument('--audience', default='https://monitor.azure.com')
+    parser.add_argument('--sign', action='store_true', help='tokens that others can verify, by jwks.json in the folder')
     parser.add_argument('--seed', type=int, default=1, help='for faults with a chance')
     parser.add_argument('--watch-stdin', action='store_true', help='end when standard input ends')
     options = parser.parse_args(words)

@@ -237,6 +237,22 @@ class Kafka:
         self._tool("kafka.admin.AclCommand", *(["--remove", "--force"] if revoke else ["--add"]), "--allow-principal",
                    f"User:{self.user}", "--operation", "Write", "--operation", "Describe", "--topic", topic)
 
+    def let_read(self, topic, group):
+        """The user may read the topic and use the group; counts where the broker has an authorizer (AUTHORIZER)."""
+        _Admin(self.bootstrap).allow(f"User:{self.user}", [(TOPIC, topic, READ), (TOPIC, topic, DESCRIBE), (GROUP, group, READ)])
+
+    def delete_records(self, topic, before, partition=0):
+        """As the retention does: what lies before an offset is gone."""
+        _Admin(self.bootstrap).delete_records(topic, partition, before)
+
+    def forget_group(self, group):
+        """Its offsets are gone, as after a week without a member."""
+        _Admin(self.bootstrap).delete_group(group)
+
+    def committed(self, group, topic, partitions=1):
+        """The group's offset of each partition; None where there is none."""
+        return _Admin(self.bootstrap, group).committed(topic, partitions)
+
     def _tool(self, name, *words):
         done = subprocess.run(self._java(name, "--bootstrap-server", self.bootstrap, *words), capture_output=True, text=True)
         if done.returncode != 0:
@@ -320,21 +336,46 @@ AUTHORIZER = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.Sta
               "super.users": "User:ANONYMOUS"}
 
 
-class _Admin:
-    """Topics made and deleted through librdkafka, which is here anyway: the broker's own tool takes a JVM for each."""
+# librdkafka's numbers of resources and operations
+TOPIC, GROUP, READ, DESCRIBE = 2, 3, 3, 8
 
-    def __init__(self, bootstrap):
+
+class _Part(ctypes.Structure):
+    """rd_kafka_topic_partition_t"""
+    _fields_ = [("topic", ctypes.c_char_p), ("partition", ctypes.c_int32), ("offset", ctypes.c_int64),
+                ("metadata", ctypes.c_void_p), ("metadata_size", ctypes.c_size_t), ("opaque", ctypes.c_void_p),
+                ("err", ctypes.c_int), ("private", ctypes.c_void_p)]
+
+
+class _Parts(ctypes.Structure):
+    """rd_kafka_topic_partition_list_t"""
+    _fields_ = [("count", ctypes.c_int), ("size", ctypes.c_int), ("parts", ctypes.POINTER(_Part))]
+
+
+class _Admin:
+    """Topics made and deleted, offsets looked up and forgotten through librdkafka, which is here anyway: the broker's own
+    tools take a JVM for each."""
+
+    def __init__(self, bootstrap, group=None):
         self.lib = lib = ctypes.CDLL("librdkafka.so.1")
         for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_NewTopic_new", "rd_kafka_DeleteTopic_new",
-                     "rd_kafka_queue_new", "rd_kafka_queue_poll", "rd_kafka_event_CreateTopics_result",
-                     "rd_kafka_CreateTopics_result_topics", "rd_kafka_event_DeleteTopics_result",
-                     "rd_kafka_DeleteTopics_result_topics"):
+                     "rd_kafka_DeleteRecords_new", "rd_kafka_DeleteGroup_new", "rd_kafka_AclBinding_new",
+                     "rd_kafka_queue_new", "rd_kafka_queue_poll",
+                     "rd_kafka_event_CreateTopics_result", "rd_kafka_CreateTopics_result_topics",
+                     "rd_kafka_event_DeleteTopics_result", "rd_kafka_DeleteTopics_result_topics",
+                     "rd_kafka_event_DeleteGroups_result", "rd_kafka_DeleteGroups_result_groups",
+                     "rd_kafka_group_result_error"):
             getattr(lib, name).restype = ctypes.c_void_p
-        for name in ("rd_kafka_event_error_string", "rd_kafka_topic_result_error_string"):
+        for name in ("rd_kafka_event_error_string", "rd_kafka_topic_result_error_string", "rd_kafka_err2str",
+                     "rd_kafka_error_string"):
             getattr(lib, name).restype = ctypes.c_char_p
+        lib.rd_kafka_topic_partition_list_new.restype = ctypes.POINTER(_Parts)
+        lib.rd_kafka_topic_partition_list_add.restype = ctypes.POINTER(_Part)
         conf = ctypes.c_void_p(lib.rd_kafka_conf_new())
         lib.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), None, 0)
-        self.client = ctypes.c_void_p(lib.rd_kafka_new(0, conf, None, 0))
+        if group is not None:
+            lib.rd_kafka_conf_set(conf, b"group.id", group.encode(), None, 0)
+        self.client = ctypes.c_void_p(lib.rd_kafka_new(int(group is not None), conf, None, 0))
 
     def create_topic(self, topic, partitions, settings, replicas):
         new = ctypes.c_void_p(self.lib.rd_kafka_NewTopic_new(topic.encode(), partitions, replicas, None, 0))
@@ -350,6 +391,42 @@ class _Admin:
         self.lib.rd_kafka_DeleteTopic_destroy(old)
         self.lib.rd_kafka_destroy(self.client)
 
+    def delete_records(self, topic, partition, before):
+        parts = self.lib.rd_kafka_topic_partition_list_new(1)
+        self.lib.rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).contents.offset = before
+        old = ctypes.c_void_p(self.lib.rd_kafka_DeleteRecords_new(parts))
+        self._ask("DeleteRecords", old, topic)
+        self.lib.rd_kafka_DeleteRecords_destroy(old)
+        self.lib.rd_kafka_topic_partition_list_destroy(parts)
+        self.lib.rd_kafka_destroy(self.client)
+
+    def delete_group(self, group):
+        old = ctypes.c_void_p(self.lib.rd_kafka_DeleteGroup_new(group.encode()))
+        self._ask("DeleteGroups", old, group)
+        self.lib.rd_kafka_DeleteGroup_destroy(old)
+        self.lib.rd_kafka_destroy(self.client)
+
+    def allow(self, who, rights):
+        literal, allowed = 3, 3
+        for resource, name, operation in rights:
+            new = ctypes.c_void_p(self.lib.rd_kafka_AclBinding_new(resource, name.encode(), literal, who.encode(), b"*", operation,
+                                                                   allowed, None, 0))
+            self._ask("CreateAcls", new, name)
+            self.lib.rd_kafka_AclBinding_destroy(new)
+        self.lib.rd_kafka_destroy(self.client)
+
+    def committed(self, topic, partitions):
+        parts = self.lib.rd_kafka_topic_partition_list_new(partitions)
+        for partition in range(partitions):
+            self.lib.rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
+        error = self.lib.rd_kafka_committed(self.client, parts, 30000)
+        found = {part.partition: part.offset if part.offset >= 0 else None for part in parts.contents.parts[:partitions]}
+        self.lib.rd_kafka_topic_partition_list_destroy(parts)
+        self.lib.rd_kafka_destroy(self.client)
+        if error:
+            raise RuntimeError(f"offsets of {topic}: {self.lib.rd_kafka_err2str(error).decode()}")
+        return found
+
     def _ask(self, name, what, topic):
         lib = self.lib
         queue = ctypes.c_void_p(lib.rd_kafka_queue_new(self.client))
@@ -359,15 +436,20 @@ class _Admin:
         lib.rd_kafka_event_destroy(event)
         lib.rd_kafka_queue_destroy(queue)
         if trouble:
-            raise RuntimeError(f"topic {topic}: {trouble}")
+            raise RuntimeError(f"{topic}: {trouble}")
 
     def _trouble(self, name, event):
         lib, count = self.lib, ctypes.c_size_t()
         if lib.rd_kafka_event_error(event):
             return lib.rd_kafka_event_error_string(event).decode()
+        if name in ("DeleteRecords", "CreateAcls"):
+            return None
         result = ctypes.c_void_p(getattr(lib, f"rd_kafka_event_{name}_result")(event))
-        topics = getattr(lib, f"rd_kafka_{name}_result_topics")(result, ctypes.byref(count))
-        first = ctypes.cast(topics, ctypes.POINTER(ctypes.c_void_p))[0]
-        if lib.rd_kafka_topic_result_error(ctypes.c_void_p(first)):
-            return lib.rd_kafka_topic_result_error_string(ctypes.c_void_p(first)).decode()
-        return None
+        many = "groups" if name == "DeleteGroups" else "topics"
+        found = getattr(lib, f"rd_kafka_{name}_result_{many}")(result, ctypes.byref(count))
+        first = ctypes.c_void_p(ctypes.cast(found, ctypes.POINTER(ctypes.c_void_p))[0])
+        if name == "DeleteGroups":
+            error = lib.rd_kafka_group_result_error(first)
+            return lib.rd_kafka_error_string(ctypes.c_void_p(error)).decode() if error else None
+        text = lib.rd_kafka_topic_result_error_string(first)
+        return text.decode() if text else None

@@ -1,62 +1,498 @@
 """Event hubs and Kafka topics as a source, against a real broker: nothing lost, a partition's order kept, the group's offsets
-committed when what they pass is safe."""
+committed when what they pass is safe, and a sentence for whatever a person must mend.
+
+What arrives is read from a second topic, where the stream is the key, or from Sentinel's stand-in.
+"""
+import collections
+import contextlib
 import gzip
 import json
 import subprocess
+import time
 
 import pytest
 
-from kafka import Kafka, Unavailable, missing
-from penstock import total, wait_until
+import reliability
+from farend import FarEnd
+from judge import alarms, event_id
+from kafka import AUTHORIZER, Kafka, Unavailable, missing
+from penstock import slower, total, wait_until
+
+pytestmark = pytest.mark.kafka
 
 FAST = {'flush': '100ms', 'spool_after': '200ms', 'retry_min': '50ms', 'retry_max': '300ms'}
+# How soon librdkafka looks again; Event Hubs allows a session no less than 6 s.
+QUICK = {'kafka.reconnect.backoff.max.ms': '500', 'kafka.topic.metadata.refresh.interval.ms': '1000',
+         'kafka.session.timeout.ms': '6000', 'kafka.heartbeat.interval.ms': '500'}
+CONNECTION_STRING = 'Endpoint=sb://acme.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey=c2VjcmV0IGtleQ=='
 
 
 @pytest.fixture(scope='module')
 def broker(tmp_path_factory):
     try:
-        with Kafka(tmp_path_factory.mktemp('kafka')) as kafka:
+        kafka = Kafka(tmp_path_factory.mktemp('kafka'), AUTHORIZER)
+        # Two logins, as Event Hubs has them: a user, and a connection string under its one name.
+        kafka.properties = {**AUTHORIZER, 'listener.name.sasl_ssl.plain.sasl.jaas.config':
+                            'org.apache.kafka.common.security.plain.PlainLoginModule required '
+                            f'user_{kafka.user}="{kafka.password}" user_$ConnectionString="{CONNECTION_STRING}";'}
+        kafka.properties['super.users'] += ';User:$ConnectionString'
+        with kafka:
             yield kafka
     except Unavailable as reason:
         missing(reason)
 
 
-def record(n, stream=0):
+def record(n, stream=0, **more):
     return {'time': f'2026-11-22T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}Z', 'category': 'Made',
-            'operationName': 'made/by/test', 'n': n, 'stream': stream}
+            'operationName': 'made/by/test', 'n': n, 'stream': stream, **more}
 
 
-def produce(broker, topic, values, partition=None, options=None):
-    """Values in their order, into one partition; any bytes but the delimiter, which no record of ours holds."""
-    delimiter = '\x01'
-    command = ['kcat', '-b', broker.bootstrap, '-P', '-t', topic, '-D', delimiter, '-X', 'enable.idempotence=true']
+def values(first, count, stream=0):
+    return [json.dumps(record(n, stream)).encode() for n in range(first, first + count)]
+
+
+def produce(bootstrap, topic, messages, partition=None, **options):
+    """Messages in their order, into one partition; (key, value) or value, any bytes but the delimiters."""
+    command = ['kcat', '-b', bootstrap, '-P', '-t', topic, '-D', '\x01', '-X', 'enable.idempotence=true']
     if partition is not None:
         command += ['-p', str(partition)]
-    for key, value in (options or {}).items():
-        command += ['-X', f'{key}={value}']
-    data = delimiter.encode().join(values)
-    subprocess.run(command, input=data, check=True, capture_output=True)
+    for key, value in options.items():
+        command += ['-X', f'{key.replace("_", ".")}={value}']
+    messages = list(messages)
+    if messages and isinstance(messages[0], tuple):
+        command += ['-K', '\x02']
+        messages = [key + b'\x02' + value for key, value in messages]
+    subprocess.run(command, input=b'\x01'.join(messages), check=True, capture_output=True)
+
+
+def produce_files(bootstrap, topic, *files):
+    """A message a file, of any bytes."""
+    subprocess.run(['kcat', '-b', bootstrap, '-P', '-t', topic, '-p', '0', *map(str, files)], check=True, capture_output=True)
 
 
 def hub(broker, topic, name='hub', **more):
-    return f'source {name}', {'type': 'event-hub', 'bootstrap': broker.bootstrap, 'topic': topic, 'group': f'group-{topic}', **more}
+    keys = {'type': 'event-hub', 'bootstrap': broker.bootstrap, 'topic': topic, 'group': f'group-{topic}', **QUICK,
+            **{key.replace('__', '.'): value for key, value in more.items()}}
+    return f'source {name}', {key: value for key, value in keys.items() if value is not None}
+
+
+def siem(broker, topic, **more):
+    return 'sink siem', {'type': 'kafka', 'schema': 'ocsf', 'brokers': broker.bootstrap, 'topic': topic, **FAST, **more}
+
+
+def kept(messages):
+    """The records of messages in OCSF, in their order."""
+    return [json.loads(json.loads(value)['raw_data']) for *_, value in messages]
 
 
 def numbers(far_end):
-    """n of every row, by stream, in the order of arrival."""
-    return [json.loads(row[0])['n'] for row in
-            far_end.query("SELECT json_extract(row, '$.RawData') FROM rows ORDER BY rowid")]
+    """n of every row, in the order of arrival."""
+    return [n for n, in far_end.query("SELECT json_extract(row, '$.RawData.n') FROM rows ORDER BY seq")]
 
+
+def firsts(items):
+    return list(dict.fromkeys(items))
+
+
+def assert_adds_up(counters):
+    for (source, sink), keys in counters.items():
+        if source is not None and sink is not None:
+            assert keys['taken'] == sum(keys[place] for place in ('delivered', 'dead', 'dropped', 'held', 'spooled'))
+
+
+def stopped(daemon, seconds=15):
+    assert daemon.stop(seconds) == 0
+    counters = daemon.counters()
+    assert_adds_up(counters)
+    return counters
+
+
+# ---- Messages ----------------------------------------------------------------------------------------------------
 
 def test_messages_become_events_in_their_order(broker, penstock, far_end):
     """Envelopes, single records and arrays, each message by itself; a broken one costs itself only."""
     broker.create_topic('shapes')
-    values = [json.dumps({'records': [record(0), record(1)]}).encode(), json.dumps(record(2)).encode(),
-              json.dumps([record(3), record(4)]).encode(), b'{"records":[{"torn":', json.dumps(record(5)).encode()]
-    produce(broker, 'shapes', values)
+    produce(broker.bootstrap, 'shapes', [
+        json.dumps({'records': [record(0), record(1)]}).encode(), json.dumps(record(2)).encode(),
+        json.dumps([record(3), record(4)]).encode(), b'{"records":[{"torn":', json.dumps(record(5)).encode()])
     daemon = penstock(hub(broker, 'shapes'), far_end.sink(**FAST)).start()
     wait_until(lambda: far_end.count() == 7, daemon=daemon)
-    assert daemon.stop() == 0
-    counters = daemon.counters()
+    counters = stopped(daemon)
     assert total(counters, 'read') == 7 and total(counters, 'malformed') == 1
-    assert total(counters, 'delivered') == 7
+    assert [n for n in numbers(far_end) if n is not None] == list(range(6))
+    assert [uid for uid in far_end.uids()].count(event_id(json.dumps(record(2)).encode())) == 1
+    assert broker.committed('group-shapes', 'shapes') == {0: 5}
+
+
+def test_gzip_is_unpacked_and_what_cannot_be_travels_as_it_is(broker, penstock, far_end, tmp_path):
+    """One member, two members, a bomb, a torn one, an empty one, and a tombstone: each costs itself only."""
+    broker.create_topic('gzip')
+    whole = gzip.compress(json.dumps({'records': [record(n) for n in range(50)]}).encode())
+    two = gzip.compress(b'\n'.join(values(50, 10))) + gzip.compress(b'\n' + b'\n'.join(values(60, 10)))
+    bomb = gzip.compress(b'[' + b' ' * (40 << 20) + b'1]')
+    files = []
+    for i, data in enumerate((whole, two, bomb, whole[:-20], gzip.compress(b''), json.dumps(record(70)).encode())):
+        files.append(tmp_path / f'message-{i}')
+        files[-1].write_bytes(data)
+    produce_files(broker.bootstrap, 'gzip', *files[:5])
+    produce(broker.bootstrap, 'gzip', [(b'key', b'')])
+    produce_files(broker.bootstrap, 'gzip', files[5])
+    daemon = penstock(hub(broker, 'gzip'), far_end.sink(**FAST)).start()
+    wait_until(lambda: 70 in numbers(far_end), daemon=daemon)
+    counters = stopped(daemon)
+    assert [n for n in numbers(far_end) if n is not None] == list(range(71))
+    assert total(counters, 'read') - total(counters, 'malformed') == 71 and total(counters, 'malformed') >= 2
+    assert 'holds more than 16 MiB' in daemon.log_text() and broker.committed('group-gzip', 'gzip') == {0: 7}
+
+
+def test_messages_larger_than_a_fetch_are_read_whole(broker, penstock, far_end_ids):
+    """Envelopes of 5 MB in a topic that takes them; a record above record_max among their neighbours."""
+    broker.create_topic('large', max_message_bytes=10_000_000)
+    expected, messages = [], []
+    for m in range(4):
+        lines = [json.dumps(record(n, m, pad='x' * 900)) for n in range(5000)]
+        if m == 2:
+            lines[1234] = json.dumps(record(1234, m, pad='x' * 4_500_000))
+            lines[2000:] = []
+        messages.append(('{"records":[' + ','.join(lines) + ']}').encode())
+        expected += [event_id(line.encode()) for line in lines if len(line) < 4 << 20]
+    produce(broker.bootstrap, 'large', messages, message_max_bytes=10_000_000)
+    daemon = penstock(hub(broker, 'large'), far_end_ids.sink(**FAST)).start()
+    wait_until(lambda: far_end_ids.count() >= len(expected) + 1, 120, 'all of them', daemon)
+    peak = daemon.memory()[1]
+    counters = stopped(daemon)
+    assert total(counters, 'read') == len(expected) + 1 and total(counters, 'oversize') == 1
+    assert [uid for uid in far_end_ids.uids() if uid in set(expected)] == expected
+    assert peak < (64 + 16) << 20
+
+
+# ---- Logins ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('login', ['connection string', 'PLAIN', 'SCRAM-SHA-512'])
+def test_login_over_tls(broker, penstock, far_end, tmp_path, login):
+    topic = 'login-' + login.replace(' ', '-')
+    broker.create_topic(topic)
+    produce(broker.bootstrap, topic, values(0, 100))
+    secret = tmp_path / 'secret'
+    secret.write_text(CONNECTION_STRING if login == 'connection string' else broker.password)
+    secret.chmod(0o600)
+    keys = {'connection_string_file': secret} if login == 'connection string' else \
+        {'username': broker.user, 'password_file': secret, 'mechanism': login}
+    if login != 'connection string':
+        broker.let_read(topic, f'group-{topic}')
+    daemon = penstock(hub(broker, topic, bootstrap=broker.bootstrap_sasl, ca_file=broker.ca, **keys),
+                      far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 100, daemon=daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(100)) and alarms(daemon) == []
+    assert 'SharedAccessKey' not in daemon.log_text() and broker.password not in daemon.log_text()
+
+
+@pytest.fixture(scope='module')
+def guarded(tmp_path_factory):
+    """Entra's stand-in, which signs its tokens, and a broker that verifies them, as Event Hubs does."""
+    folder = tmp_path_factory.mktemp('guarded')
+    sasl = 'listener.name.sasl_ssl.oauthbearer.'
+    with FarEnd(folder / 'entra', '--sign', '--audience', 'https://localhost') as entra:
+        try:
+            kafka = Kafka(folder / 'kafka', {
+                **AUTHORIZER, 'sasl.enabled.mechanisms': 'OAUTHBEARER',
+                sasl + 'sasl.jaas.config': 'org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;',
+                sasl + 'sasl.server.callback.handler.class':
+                    'org.apache.kafka.common.security.oauthbearer.secured.OAuthBearerValidatorCallbackHandler',
+                sasl + 'sasl.oauthbearer.jwks.endpoint.url': f'file://{folder}/entra/jwks.json',
+                sasl + 'sasl.oauthbearer.expected.audience': 'https://localhost',
+                sasl + 'connections.max.reauth.ms': '5000'})
+            kafka.properties['super.users'] += f';User:{entra.address["client"]}'
+            with kafka:
+                authorities = folder / 'authorities.pem'
+                authorities.write_text(kafka.ca.read_text() + (folder / 'entra' / 'ca.pem').read_text())
+                kafka.login = {'ca_file': authorities, 'mechanism': 'OAUTHBEARER', 'tenant': entra.address['tenant'],
+                               'client': entra.address['client'], 'secret_file': entra.address['secret_file'],
+                               'authority': entra.address['endpoint']}
+                yield kafka, entra
+        except Unavailable as reason:
+            missing(reason)
+
+
+def test_tokens_of_entra_log_source_and_sink_in_and_are_renewed(guarded, penstock):
+    """From a hub to another hub; the tokens live for seconds, and the broker asks for new ones on lines that are open."""
+    broker, entra = guarded
+    for topic in 'tokens', 'tokens-out':
+        broker.create_topic(topic)
+    entra.token(token_seconds=8)
+    produce(broker.bootstrap, 'tokens', values(0, 100))
+    daemon = penstock(hub(broker, 'tokens', bootstrap=broker.bootstrap_sasl, **broker.login),
+                      siem(broker, 'tokens-out', **{'brokers': broker.bootstrap_sasl, **broker.login})).start()
+    wait_until(lambda: total(daemon.counters(), 'delivered') == 100, 60, 'the first', daemon)
+    issued = entra.state()['tokens_issued']
+    wait_until(lambda: entra.state()['tokens_issued'] >= issued + 4, 60, 'new tokens', daemon)
+    produce(broker.bootstrap, 'tokens', values(100, 100))
+    wait_until(lambda: total(daemon.counters(), 'delivered') == 200, 60, 'the rest', daemon)
+    stopped(daemon)
+    assert [made['n'] for made in kept(broker.read_all('tokens-out'))] == list(range(200))
+    assert alarms(daemon) == [] and 'eyJ' not in daemon.log_text()
+    entra.token(token_seconds=3599)
+
+
+def test_a_wrong_client_secret_is_named_and_what_is_put_in_its_place_is_taken_up(guarded, penstock):
+    broker, entra = guarded
+    broker.create_topic('rotated')
+    broker.create_topic('rotated-out')
+    produce(broker.bootstrap, 'rotated', values(0, 10))
+    entra.rotate_secret(write=False)
+    daemon = penstock(hub(broker, 'rotated', bootstrap=broker.bootstrap_sasl, **broker.login),
+                      siem(broker, 'rotated-out')).start()
+    wait_until(lambda: alarms(daemon), 60, 'the alarm', daemon)
+    assert 'the login is refused: check `tenant`' in alarms(daemon)[0]['msg']
+    assert 'AADSTS7000215' in alarms(daemon)[0]['why']
+    entra.rotate_secret()
+    wait_until(lambda: total(daemon.counters(), 'delivered') == 10, 150, 'them', daemon)
+    stopped(daemon)
+    assert len(alarms(daemon)) == 1
+
+
+# ---- What a person must mend -------------------------------------------------------------------------------------
+
+MISTAKES = {
+    'wrong key': ({'password_file': 'wrong'}, 'the login is refused: renew the secret'),
+    'no such topic': ({'topic': 'nowhere'}, 'there is no such topic'),
+    'no right to read the topic': ({'topic': 'mistakes-closed'}, 'no right to read `topic`'),
+    'no right to use the group': ({'group': 'closed'}, 'no right to use `group`'),
+    'unknown authority': ({'ca_file': None}, 'set `ca_file`'),
+    'no TLS': ({'security': 'plaintext', 'username': None, 'password_file': None}, 'set `security`'),
+    'TLS where there is none': ({'bootstrap': 'plain'}, 'set `security`'),
+}
+
+
+@pytest.fixture(scope='module')
+def mistakes(broker):
+    broker.create_topic('mistakes')
+    broker.create_topic('mistakes-closed')
+    produce(broker.bootstrap, 'mistakes', values(0, 10))
+    broker.let_read('mistakes', 'group-mistakes')
+    broker.let_read('nowhere', 'group-mistakes')     # or it would not even be told that there is none
+    return broker
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_is_one_sentence_that_says_what_to_mend(mistakes, penstock, far_end, tmp_path, mistake):
+    broker, (keys, sentence) = mistakes, MISTAKES[mistake]
+    for name, text in ('right', broker.password), ('wrong', 'wr0ng-secret'):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    keys = {'bootstrap': broker.bootstrap_sasl, 'ca_file': broker.ca, 'username': broker.user, 'password_file': 'right', **keys}
+    if keys['password_file']:
+        keys['password_file'] = tmp_path / keys['password_file']
+    if keys['bootstrap'] == 'plain':
+        keys['bootstrap'] = broker.bootstrap
+    daemon = penstock(hub(broker, **{'topic': 'mistakes', 'group': 'group-mistakes', **keys}), far_end.sink(**FAST)).start()
+    wait_until(lambda: alarms(daemon), 60, 'the sentence', daemon)
+    time.sleep(2)                                    # a second one would come by now
+    assert [sentence in alarm['msg'] for alarm in alarms(daemon)] == [True], alarms(daemon)
+    assert 'wr0ng-secret' not in daemon.log_text() and far_end.count() == 0
+    stopped(daemon)
+
+
+# ---- Where it begins ---------------------------------------------------------------------------------------------
+
+def test_latest_begins_where_the_group_was_born_even_after_a_crash(broker, penstock, far_end):
+    """kill -9 before the first message: what came in between is not skipped by a second, later `latest`."""
+    broker.create_topic('latest')
+    produce(broker.bootstrap, 'latest', values(0, 20))
+    daemon = penstock(hub(broker, 'latest', start='latest'), far_end.sink(**FAST)).start()
+    wait_until(lambda: broker.committed('group-latest', 'latest')[0] is not None, 60, 'the place', daemon)
+    daemon.kill()
+    produce(broker.bootstrap, 'latest', values(20, 20))
+    daemon.start()
+    wait_until(lambda: far_end.count() >= 20, 60, 'what came after', daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(20, 40))
+
+
+def test_a_time_begins_with_the_first_message_of_that_time(broker, penstock, far_end):
+    broker.create_topic('time')
+    produce(broker.bootstrap, 'time', values(0, 20))
+    time.sleep(1.1)
+    start = time.time()
+    time.sleep(1.1)
+    produce(broker.bootstrap, 'time', values(20, 20))
+    daemon = penstock(hub(broker, 'time', start=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(start))),
+                      far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() >= 20, 60, 'what came after', daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(20, 40))
+
+
+def test_a_group_that_was_forgotten_goes_on_from_the_daemons_own_cursor(broker, penstock, far_end):
+    """With start = latest, too: what came while the daemon was away is read."""
+    broker.create_topic('forgotten')
+    produce(broker.bootstrap, 'forgotten', values(0, 20))
+    daemon = penstock(hub(broker, 'forgotten'), far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 20, daemon=daemon)
+    stopped(daemon)
+    broker.forget_group('group-forgotten')
+    assert broker.committed('group-forgotten', 'forgotten') == {0: None}
+    produce(broker.bootstrap, 'forgotten', values(20, 20))
+    daemon.configure(hub(broker, 'forgotten', start='latest'), far_end.sink(**FAST))
+    daemon.start()
+    wait_until(lambda: far_end.count() >= 40, daemon=daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(40))
+
+
+@pytest.mark.parametrize('running', [False, True])
+def test_a_topic_made_anew_is_named_and_read_from_its_beginning(broker, penstock, far_end, running):
+    topic = f'anew-{running}'
+    broker.create_topic(topic)
+    produce(broker.bootstrap, topic, values(0, 50))
+    daemon = penstock(hub(broker, topic), far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 50, daemon=daemon)
+    wait_until(lambda: broker.committed(f'group-{topic}', topic) == {0: 50}, daemon=daemon)
+    if not running:
+        stopped(daemon)
+    broker.delete_topic(topic)
+
+    def make_again():
+        with contextlib.suppress(RuntimeError):      # the old one takes its time to go
+            broker.create_topic(topic)
+            return True
+    wait_until(make_again, 60, 'the topic to be made again')
+    produce(broker.bootstrap, topic, values(50, 10))
+    if not running:
+        daemon.start()
+    wait_until(lambda: far_end.count() >= 60, 60, 'the new messages', daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(60))
+    # Deleting a topic makes brokers forget its offsets: then our own cursor tells.
+    assert any('made again' in alarm['msg'] for alarm in alarms(daemon)), daemon.log_tail()
+
+
+def test_messages_deleted_before_they_were_read_are_named_and_counted(broker, penstock, far_end):
+    broker.create_topic('retention')
+    produce(broker.bootstrap, 'retention', values(0, 50))
+    daemon = penstock(hub(broker, 'retention'), far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 50, daemon=daemon)
+    stopped(daemon)
+    produce(broker.bootstrap, 'retention', values(50, 50))
+    broker.delete_records('retention', 80)
+    daemon.start()
+    wait_until(lambda: far_end.count() >= 70, 60, 'what is left', daemon)
+    stopped(daemon)
+    assert numbers(far_end) == list(range(50)) + list(range(80, 100))
+    assert ['messages were deleted' in alarm['msg'] for alarm in alarms(daemon)] == [True]
+    assert 'missing=30 ' in daemon.log_text()
+
+
+# ---- Far ends and brokers that fail ------------------------------------------------------------------------------
+
+@pytest.mark.plain
+def test_a_stalled_far_end_pauses_the_source_and_keeps_the_group(broker, penstock, far_end_ids):
+    """Nothing is taken for longer than a consumer may be silent: memory stays, the member stays, nothing is committed that is
+    not safe, and afterwards nothing comes twice."""
+    broker.create_topic('stalled', partitions=4)
+    count = 60000
+    for partition in range(4):
+        produce(broker.bootstrap, 'stalled', [json.dumps({'records': [record(n, partition, pad='x' * 700)
+                for n in range(first, first + 10)]}).encode() for first in range(0, count // 4, 10)], partition)
+    far_end_ids.fault(do='hang', delay=60, count=1)
+    daemon = penstock(hub(broker, 'stalled', kafka__max__poll__interval__ms='6000'),
+                      far_end_ids.sink(timeout='90s', **{**FAST, 'spool_max': '2M'}), memory='24M').start()
+    wait_until(lambda: daemon.counters()[(None, None)]['flow'] == 'paused', 60, 'the pause', daemon)
+    since = time.monotonic()
+    while time.monotonic() < since + 15:
+        assert daemon.exited() is None
+        behind = total(daemon.counters(), 'behind')
+        time.sleep(0.5)
+    assert behind > 0 and daemon.memory()[1] < (24 + 16) << 20
+    committed = broker.committed('group-stalled', 'stalled', 4)
+    counters = daemon.counters()
+    safe = total(counters, 'delivered') + total(counters, 'spooled')
+    assert 10 * sum(offset or 0 for offset in committed.values()) <= safe
+    far_end_ids.clear()
+    wait_until(lambda: far_end_ids.distinct() == count, 120, 'all of them', daemon)
+    text = daemon.log_text()
+    assert 'MAXPOLL' not in text and 'taken from us' not in text
+    stopped(daemon)
+    assert far_end_ids.count() - far_end_ids.distinct() <= 2000, 'the one post whose answer never came'
+
+
+@pytest.mark.parametrize('how', ['down', 'frozen'])
+def test_a_stop_does_not_wait_for_brokers_that_do_not_answer(broker, penstock, far_end, how):
+    topic = f'stop-{how}'
+    broker.create_topic(topic)
+    produce(broker.bootstrap, topic, values(0, 50))
+    daemon = penstock(hub(broker, topic), far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 50, daemon=daemon)
+    (broker.stop if how == 'down' else broker.freeze)()
+    try:
+        since = time.monotonic()
+        stopped(daemon, 30)
+        assert time.monotonic() - since < 20 * slower()
+    finally:
+        (broker.start if how == 'down' else broker.thaw)()
+    daemon.start()
+    produce(broker.bootstrap, topic, values(50, 50))
+    wait_until(lambda: max(numbers(far_end)) == 99, 60, 'the rest', daemon)
+    stopped(daemon)
+    assert firsts(numbers(far_end)) == list(range(100))
+
+
+# ---- Scaling out -------------------------------------------------------------------------------------------------
+
+def write_streams(broker, topic, first, last, streams, per_message):
+    """Records first to last of each of the streams, each stream in one partition, in messages of `per_message`."""
+    messages = []
+    for first in range(first, last, per_message):
+        for stream in range(streams):
+            messages.append((b'%d' % stream, json.dumps({'records': [
+                record(n, stream) for n in range(first, first + per_message)]}).encode()))
+    produce(broker.bootstrap, topic, messages)
+
+
+def assert_streams(broker, topic, streams, each):
+    """All records of every stream, in order by first arrival; the same record has the same id. Returns how many came twice."""
+    arrived, ids = collections.defaultdict(list), {}
+    read = broker.read_all(topic)
+    places = {}
+    for partition, _, key, value in read:
+        event = json.loads(value)
+        made = json.loads(event['raw_data'])
+        assert places.setdefault(key, partition) == partition
+        assert ids.setdefault((made['stream'], made['n']), event['metadata']['uid']) == event['metadata']['uid']
+        arrived[made['stream']].append(made['n'])
+    assert sorted(arrived) == list(range(streams))
+    for stream, seen in arrived.items():
+        assert firsts(seen) == list(range(each)), f'stream {stream}: {len(set(seen))} of {each}'
+    assert len(set(ids.values())) == len(ids)
+    return len(read) - streams * each
+
+
+def test_three_daemons_share_a_group_while_one_dies_one_comes_and_the_broker_restarts(broker, penstock):
+    """300,000 records. Every partition's records arrive, in order, whoever has the partition."""
+    count, streams = 300_000, 24
+    each = count // streams
+    broker.create_topic('group', partitions=12)
+    broker.create_topic('group-out', partitions=4)
+    write_streams(broker, 'group', 0, each // 2, streams, 25)
+    daemons = [penstock(hub(broker, 'group'), siem(broker, 'group-out')).start() for _ in range(3)]
+
+    def delivered():
+        return sum(total(daemon.counters(), 'delivered') for daemon in daemons if daemon.running())
+    wait_until(lambda: all(total(daemon.counters(), 'partitions') > 0 for daemon in daemons), 60, 'each to have partitions')
+    wait_until(lambda: delivered() > count // 10, 60, 'some of them')
+    daemons[0].kill()
+    daemons.append(penstock(hub(broker, 'group'), siem(broker, 'group-out')).start())
+    write_streams(broker, 'group', each // 2, each, streams, 25)
+    wait_until(lambda: total(daemons[3].counters(), 'partitions') > 0, 60, 'the new one to have partitions')
+    broker.restart(kill=True)
+
+    def done():
+        return sum(value or 0 for value in broker.committed('group-group', 'group', 12).values()) == count // 25
+    wait_until(done, 180, 'all to be safe', daemons[1])
+    for daemon in daemons[1:]:
+        stopped(daemon)
+        assert alarms(daemon) == []
+    repeated = assert_streams(broker, 'group-out', streams, each)
+    reliability.note('event hub: three daemons, one killed, one added, the broker restarted', records=count, delivered=count,
+                     lost=0, repeated=repeated, reordered=0, dead=0)
