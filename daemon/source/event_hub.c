@@ -6,8 +6,8 @@
  *
  * Whose cursor? The consumer group's committed offsets, because partitions move between the daemons of a group. An offset
  * is committed when everything before it is safe: every sink has answered, or the spool has it synced. The stream's row in
- * state.db is only asked where the group has forgotten its offset (brokers do after a week without a daemon), and tells
- * a topic we have read before from one that is new to us.
+ * state.db is only asked where the group has forgotten its offset (brokers do after a week without a daemon, and when the topic
+ * is deleted), and tells a topic that we have read before from one that is new to us.
  *
  *   assigned ──▶ locating (pool: committed offsets, bounds) ──▶ reading ──revoked──▶ draining ──▶ handed over
  *
@@ -146,7 +146,7 @@ struct hub {
     uint64_t missing;                /* offsets that were deleted before we read them */
     uint64_t log_after_ms, log_held, gap_log_after_ms;
     bool trouble, advised;           /* said already; and what to do about it */
-    struct known {                   /* rows of state.db */
+    struct known {                   /* rows of state.db, and what was given up since */
         char *key;
         uint64_t position;
     } *known;
@@ -164,7 +164,7 @@ static const struct pen_option hub_options[] = {
     KAFKA_CLIENT_BROKERS(struct hub, client, "bootstrap"),
     { "topic", PEN_TEXT, offsetof(struct hub, topic), .required = true, .help = "Event hub, or topic, to read." },
     { "group", PEN_TEXT, offsetof(struct hub, group), .fallback = "penstock",
-      .help = "Consumer group: daemons of one group share the partitions. Event Hubs wants it made beforehand." },
+      .help = "Consumer group: daemons of one group share the partitions. Event Hubs makes it by itself." },
     { "start", PEN_TEXT, offsetof(struct hub, start), .fallback = "earliest",
       .help = "Where a group that is new begins: earliest, latest, or a time such as 2026-11-22T09:00:00Z." },
     KAFKA_CLIENT_LOGIN(struct hub, client),
@@ -701,12 +701,29 @@ static void hub_locate(struct hub *hub)
     uv_queue_work(source_loop(hub->host), &locate->work, on_locate_work, on_located);
 }
 
-static const struct known *known_find(const struct hub *hub, const char *key)
+static struct known *known_find(const struct hub *hub, const char *key)
 {
     for (size_t i = 0; i < hub->known_count; i++)
         if (strcmp(hub->known[i].key, key) == 0)
             return &hub->known[i];
     return NULL;
+}
+
+/* How far we have read: of use only where the group has no offset, and a place too early then is better than a guess. */
+static void known_note(struct hub *hub, const char *key, uint64_t position)
+{
+    struct known *known = known_find(hub, key);
+
+    if (known == NULL) {
+        hub->known = realloc(hub->known, (hub->known_count + 1) * sizeof(*hub->known));
+        if (hub->known == NULL)
+            abort();
+        known = &hub->known[hub->known_count++];
+        known->key = strdup(key);
+        if (known->key == NULL)
+            abort();
+    }
+    known->position = position;
 }
 
 /* For a partition that neither the group nor we have read before. */
@@ -899,13 +916,6 @@ static void hub_survey(struct hub *hub)
 
 /* ---- Taken from us -------------------------------------------------------------------------------------------------- */
 
-static void known_forget(struct hub *hub, const char *key)
-{
-    for (size_t i = 0; i < hub->known_count; i++)
-        if (strcmp(hub->known[i].key, key) == 0)
-            hub->known[i].key[0] = '\0';
-}
-
 static void hub_give_up(struct hub *hub)
 {
     rd_kafka_topic_partition_list_t *parts = hub->revoked;
@@ -919,7 +929,7 @@ static void hub_give_up(struct hub *hub)
         next = TAILQ_NEXT(partition, entry);
         if (!partition->leaving)
             continue;
-        known_forget(hub, partition->key);
+        known_note(hub, partition->key, stream_safe_position(partition->stream));
         partition->gone = true;
         partition_done(partition);
     }
@@ -989,7 +999,7 @@ static void partition_done(struct partition *partition)
     if (partition->out)
         return;
     if (partition->gone) {
-        stream_close(partition->stream, true);
+        stream_close(partition->stream, false);
         partition_free(partition);
     } else if (!partition->leaving) {
         partition_next(partition);
@@ -1185,6 +1195,7 @@ static void hub_renew(struct hub *hub)
     }
     for (partition = TAILQ_FIRST(&hub->partitions); partition != NULL; partition = next) {
         next = TAILQ_NEXT(partition, entry);
+        known_note(hub, partition->key, stream_safe_position(partition->stream));
         partition->leaving = partition->gone = true;
         partition_drop_waiting(partition);
         partition_done(partition);
@@ -1336,12 +1347,7 @@ fail:
 
 static void on_known(void *arg, const struct cursor *cursor)
 {
-    struct hub *hub = arg;
-
-    hub->known = realloc(hub->known, (hub->known_count + 1) * sizeof(*hub->known));
-    if (hub->known == NULL || (hub->known[hub->known_count].key = strdup(cursor->key)) == NULL)
-        abort();
-    hub->known[hub->known_count++].position = cursor->position;
+    known_note(arg, cursor->key, cursor->position);
 }
 
 static void hub_on_start(void *self)

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import gzip
 import json
+import random
 import subprocess
 import time
 
@@ -17,6 +18,7 @@ from farend import FarEnd
 from judge import alarms, event_id
 from kafka import AUTHORIZER, Kafka, Unavailable, missing
 from penstock import slower, total, wait_until
+from records import write_activity, write_nsg
 
 pytestmark = pytest.mark.kafka
 
@@ -35,6 +37,7 @@ def broker(tmp_path_factory):
         kafka.properties = {**AUTHORIZER, 'listener.name.sasl_ssl.plain.sasl.jaas.config':
                             'org.apache.kafka.common.security.plain.PlainLoginModule required '
                             f'user_{kafka.user}="{kafka.password}" user_$ConnectionString="{CONNECTION_STRING}";'}
+        kafka.properties['group.min.session.timeout.ms'] = '1000'
         kafka.properties['super.users'] += ';User:$ConnectionString'
         with kafka:
             yield kafka
@@ -450,6 +453,11 @@ def write_streams(broker, topic, first, last, streams, per_message):
     produce(broker.bootstrap, topic, messages)
 
 
+def done(broker, topic, partitions):
+    """How many messages the group has behind it."""
+    return sum(offset or 0 for offset in broker.committed(f'group-{topic}', topic, partitions).values())
+
+
 def assert_streams(broker, topic, streams, each):
     """All records of every stream, in order by first arrival; the same record has the same id. Returns how many came twice."""
     arrived, ids = collections.defaultdict(list), {}
@@ -468,6 +476,7 @@ def assert_streams(broker, topic, streams, each):
     return len(read) - streams * each
 
 
+@pytest.mark.plain
 def test_three_daemons_share_a_group_while_one_dies_one_comes_and_the_broker_restarts(broker, penstock):
     """300,000 records. Every partition's records arrive, in order, whoever has the partition."""
     count, streams = 300_000, 24
@@ -487,12 +496,57 @@ def test_three_daemons_share_a_group_while_one_dies_one_comes_and_the_broker_res
     wait_until(lambda: total(daemons[3].counters(), 'partitions') > 0, 60, 'the new one to have partitions')
     broker.restart(kill=True)
 
-    def done():
-        return sum(value or 0 for value in broker.committed('group-group', 'group', 12).values()) == count // 25
-    wait_until(done, 180, 'all to be safe', daemons[1])
+    wait_until(lambda: done(broker, 'group', 12) == count // 25, 180, 'all to be safe', daemons[1])
     for daemon in daemons[1:]:
         stopped(daemon)
         assert alarms(daemon) == []
     repeated = assert_streams(broker, 'group-out', streams, each)
     reliability.note('event hub: three daemons, one killed, one added, the broker restarted', records=count, delivered=count,
                      lost=0, repeated=repeated, reordered=0, dead=0)
+
+
+def test_files_come_through_a_topic_with_the_ids_they_would_have_had(broker, penstock, far_end_ids, tmp_path):
+    """Files to Kafka as they are, from there by two daemons of a group to Sentinel: the README's way to more machines."""
+    broker.create_topic('middle', partitions=4)
+    logs = tmp_path / 'logs'
+    logs.mkdir()
+    for seed in range(6):
+        (write_activity if seed % 2 else write_nsg)(logs / f'{seed}.json', 400, seed=seed)
+    source = 'source files', {'type': 'file', 'path': f'{logs}/*.json'}
+    bringer = penstock(source, siem(broker, 'middle', schema='raw', **{'kafka.compression.codec': 'lz4'})).start()
+    takers = [penstock(hub(broker, 'middle'), far_end_ids.sink(**FAST)).start() for _ in range(2)]
+    wait_until(lambda: total(bringer.counters(), 'delivered') == 2400, 60, 'the topic to hold them', bringer)
+    stopped(bringer)
+    wait_until(lambda: sum(total(taker.counters(), 'read') for taker in takers) >= 2400, 60, 'them to be read')
+    for taker in takers:
+        assert total(taker.counters(), 'partitions') > 0
+        stopped(taker)
+    through = far_end_ids.uids()
+    direct = penstock(source, far_end_ids.sink(**FAST)).start()
+    wait_until(lambda: far_end_ids.count() >= 2 * len(through), 60, 'them once more', direct)
+    stopped(direct)
+    assert len(set(through)) == len(through) and sorted(far_end_ids.uids()[len(through):]) == sorted(through)
+
+
+@pytest.mark.long
+def test_fifty_kills_lose_nothing(broker, penstock):
+    """kill -9 at any moment of a life: while joining, locating, reading, committing."""
+    kills, streams, each, rnd = 50, 8, 10_000, random.Random(50)
+    broker.create_topic('kills', partitions=4)
+    broker.create_topic('kills-out', partitions=4)
+    daemon = penstock(hub(broker, 'kills', kafka__session__timeout__ms='1000', kafka__heartbeat__interval__ms='200'),
+                      siem(broker, 'kills-out'), cursor_save='100ms')
+    for kill in range(kills):
+        write_streams(broker, 'kills', each * kill // kills, each * (kill + 1) // kills, streams, 20)
+        daemon.start()
+        enough = rnd.choice((0, 0, 1, 500, 2000))
+        wait_until(lambda: total(daemon.counters(), 'delivered') >= enough or done(broker, 'kills', 4) == each * streams // 20,
+                   60, 'some of them', daemon)
+        time.sleep(rnd.random())
+        daemon.kill()
+    daemon.start()
+    wait_until(lambda: done(broker, 'kills', 4) == each * streams // 20, 120, 'all to be safe', daemon)
+    stopped(daemon)
+    repeated = assert_streams(broker, 'kills-out', streams, each)
+    reliability.note('event hub: kill -9', records=each * streams, delivered=each * streams, lost=0, repeated=repeated,
+                     reordered=0, dead=0, runs=kills)
