@@ -825,10 +825,10 @@ static void on_located(uv_work_t *work, int status)
         hub->locate = NULL;
         locate_free(locate);
         hub_note_stopped(hub);
-    } else if (locate->error != 0 && !is_too_late(locate->error)) {
+    } else if (locate->error != 0 && !(locate->step == LOCATE_COMMIT && is_too_late(locate->error))) {
         locate->again_ms = now_ms(hub) + RELOCATE_MS;
         hub_trouble(hub, locate->error, "where our partitions begin cannot be asked");
-    } else if (locate->step == LOCATE_COMMIT || locate->error != 0) {
+    } else if (locate->step == LOCATE_COMMIT) {
         locate_done(locate);
     } else {
         locate_decide(locate);
@@ -1145,6 +1145,19 @@ fail:
     return r;
 }
 
+/* It is about to go: nothing of it may write to an fd that will be another file's. */
+static void hub_disconnect(struct hub *hub, bool refused)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(hub->consumer);
+
+    rd_kafka_queue_io_event_enable(queue, -1, NULL, 0);
+    rd_kafka_queue_destroy(queue);
+    kafka_login_forget(hub->login, refused);
+    hub->reaping = true;
+    hub->reaper.data = hub;
+    hub->jobs++;
+}
+
 /* ---- A new login ---------------------------------------------------------------------------------------------------- */
 
 static void on_reap(uv_work_t *work)
@@ -1203,12 +1216,9 @@ static void hub_renew(struct hub *hub)
     if (hub->revoked != NULL)
         rd_kafka_topic_partition_list_destroy(hub->revoked);
     hub->revoked = NULL;
-    kafka_login_forget(hub->login, hub->advised);
     hub->state = HUB_RENEWING;
     hub->paused = hub->held_back = false;
-    hub->reaping = true;
-    hub->reaper.data = hub;
-    hub->jobs++;
+    hub_disconnect(hub, hub->advised);
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_reap, on_reaped);
 }
 
@@ -1494,10 +1504,7 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
         return;
     }
     hub->last_offsets = hub_uncommitted(hub, false);
-    kafka_login_forget(hub->login, false);
-    hub->reaping = true;
-    hub->reaper.data = hub;
-    hub->jobs++;
+    hub_disconnect(hub, false);
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
 }
 

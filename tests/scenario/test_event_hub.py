@@ -17,7 +17,7 @@ import reliability
 from farend import FarEnd
 from judge import alarms, event_id
 from kafka import AUTHORIZER, Kafka, Unavailable, missing
-from penstock import slower, total, wait_until
+from penstock import Penstock, slower, total, wait_until
 from records import write_activity, write_nsg
 
 pytestmark = pytest.mark.kafka
@@ -167,6 +167,43 @@ def test_messages_larger_than_a_fetch_are_read_whole(broker, penstock, far_end_i
     assert total(counters, 'read') == len(expected) + 1 and total(counters, 'oversize') == 1
     assert [uid for uid in far_end_ids.uids() if uid in set(expected)] == expected
     assert peak < (64 + 16) << 20
+
+
+def test_aborted_transactions_are_left_out_and_their_offsets_are_no_news(broker, penstock, far_end):
+    broker.create_topic('transactions')
+    broker.produce_in_transaction('transactions', values(0, 20))
+    broker.produce_in_transaction('transactions', values(20, 20), commit=False)
+    broker.produce_in_transaction('transactions', values(40, 20))
+    produce(broker.bootstrap, 'transactions', values(60, 20))
+    daemon = penstock(hub(broker, 'transactions'), far_end.sink(**FAST)).start()
+    wait_until(lambda: far_end.count() == 60, daemon=daemon)
+    assert total(stopped(daemon), 'missing') == 0
+    assert numbers(far_end) == list(range(20)) + list(range(40, 80))
+    assert alarms(daemon) == [] and broker.committed('group-transactions', 'transactions') == {0: 83}
+
+
+# ---- Settings ----------------------------------------------------------------------------------------------------
+
+GUID = '00000000-0000-0000-0000-000000000000'
+
+
+@pytest.mark.parametrize('keys, sentence', [
+    ({'start': 'yesterday'}, 'expected earliest, latest or a time'),
+    ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': GUID}, 'wants tenant, client and secret_file'),
+    ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': 'me', 'secret_file': '/nowhere'}, "the application's id"),
+    ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': GUID, 'secret_file': '/nowhere', 'security': 'plaintext'},
+     'would show tokens'),
+    ({'tenant': GUID}, 'are for mechanism = OAUTHBEARER'),
+    ({'bootstrap': 'acme.servicebus.windows.net:9093'}, 'Event Hubs wants a login'),
+    ({'kafka.auto.offset.reset': 'latest'}, 'use `start`'),
+    ({'kafka.fetch.wait.max.ms': 'soon'}, 'fetch.wait.max.ms'),
+])
+def test_settings_that_cannot_work_are_refused_by_check(tmp_path, keys, sentence):
+    base = {'type': 'event-hub', 'bootstrap': 'localhost:9093', 'topic': 'hub'}
+    daemon = Penstock(tmp_path, ('source hub', {**base, **keys}),
+                      ('sink siem', {'type': 'kafka', 'brokers': 'localhost:9092', 'topic': 'siem'}))
+    done = daemon.command('check', '-c', daemon.config)
+    assert done.returncode == 2 and sentence in done.stdout + done.stderr
 
 
 # ---- Logins ------------------------------------------------------------------------------------------------------
@@ -517,7 +554,12 @@ def test_files_come_through_a_topic_with_the_ids_they_would_have_had(broker, pen
     takers = [penstock(hub(broker, 'middle'), far_end_ids.sink(**FAST)).start() for _ in range(2)]
     wait_until(lambda: total(bringer.counters(), 'delivered') == 2400, 60, 'the topic to hold them', bringer)
     stopped(bringer)
-    wait_until(lambda: sum(total(taker.counters(), 'read') for taker in takers) >= 2400, 60, 'them to be read')
+
+    def taken():
+        counters = [taker.counters() for taker in takers]
+        return sum(total(c, 'read') for c in counters) == 2400 and \
+            sum(total(c, 'delivered') for c in counters) == sum(total(c, 'events') for c in counters)
+    wait_until(taken, 60, 'them to be delivered')
     for taker in takers:
         assert total(taker.counters(), 'partitions') > 0
         stopped(taker)
