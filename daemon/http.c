@@ -253,8 +253,9 @@ static size_t on_body(char *data, size_t one, size_t size, void *arg)
     long status = 0;
 
     (void)one;
-    curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (request->on_data != NULL && status / 100 == 2)
+    if (request->on_data != NULL)
+        curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status / 100 == 2)
         return request->on_data(request->arg, (int)status, data, size) ? size : 0;
     memcpy(request->body + request->body_size, data, taken);
     request->body_size += taken;
