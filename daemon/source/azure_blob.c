@@ -40,6 +40,7 @@
 #include "daemon/source/azure_blob.h"
 
 #include "daemon/log.h"
+#include "daemon/source/azure_hours.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -125,7 +126,11 @@ void blob_ready(struct blob *blob, const struct storage_blob *entry, bool final)
     blob->want->final = final;
     blob->end_etag = 0;
     blob->state = BLOB_READY;
-    TAILQ_INSERT_TAIL(&source->ready, blob, turn);
+    /* What is written now does not wait behind a backlog. */
+    if (blob->hour >= hours_at(storage_now(source->storage)) - 1)
+        TAILQ_INSERT_HEAD(&source->ready, blob, turn);
+    else
+        TAILQ_INSERT_TAIL(&source->ready, blob, turn);
     source->ready_count++;
     source_kick(source);
 }
@@ -393,6 +398,7 @@ static int blob_source_open(void **self, struct source_host *host, const struct 
     TAILQ_INIT(&source->ready);
     TAILQ_INIT(&source->settling);
     TAILQ_INIT(&source->due);
+    TAILQ_INIT(&source->due_whole);
     TAILQ_INIT(&source->walked);
     r = source_fill(source, conf, err);
     if (r < 0)

@@ -121,9 +121,9 @@ struct blob_source {
     void *blob_tree, *place_tree;
     LIST_HEAD(, place) places;
     struct place loose;
-    unsigned place_count, blob_count, loose_count, walking, busy, ready_count, stream_count;
+    unsigned place_count, blob_count, loose_count, walking, walking_whole, busy, ready_count, stream_count;
     struct blob_queue ready, settling;
-    struct place_queue due, walked;
+    struct place_queue due, due_whole, walked;
 
     struct walk discover, sweep;
     uint64_t discover_due_ms, sweep_due_ms, sweep_started_ms;

@@ -176,7 +176,7 @@ static void place_free(struct place *place)
     struct blob_source *source = place->source;
 
     if (place->state == PLACE_DUE)
-        TAILQ_REMOVE(&source->due, place, turn);
+        TAILQ_REMOVE(place->whole ? &source->due_whole : &source->due, place, turn);
     if (place->state == PLACE_WALKING)
         TAILQ_REMOVE(&source->walked, place, turn);
     walk_drop(&place->walk);
@@ -316,6 +316,12 @@ void source_save(struct blob_source *source)
 
 /* ---- Reading ------------------------------------------------------------------------------------------------------ */
 
+/* Rows are read from a disk: times that no calendar has would overflow what is made of them. */
+static bool time_is_sane(int64_t seconds)
+{
+    return seconds >= 0 && seconds < INT64_C(1) << 38;
+}
+
 static bool row_is_ours(const struct blob_source *source, const char *id)
 {
     return strcmp(id, source->container_id) == 0;
@@ -323,13 +329,19 @@ static bool row_is_ours(const struct blob_source *source, const char *id)
 
 static void row_read_source(struct blob_source *source, const char *attrs)
 {
+    int64_t since, late, loose, began;
     char id[17];
     int at = 0;
 
-    if (sscanf(attrs, "v1 %16s %" SCNd64 " %" SCNd64 ":%" SCNd64 " %" SCNd64 " %n", id, &source->since_s, &source->late_mark,
-               &source->loose_mark, &source->sweep_began, &at) < 5 || at == 0 || !row_is_ours(source, id))
+    if (sscanf(attrs, "v1 %16s %" SCNd64 " %" SCNd64 ":%" SCNd64 " %" SCNd64 " %n", id, &since, &late, &loose, &began, &at) < 5 ||
+        at == 0 || !time_is_sane(since) || !time_is_sane(late) || !time_is_sane(loose) || !time_is_sane(began) ||
+        !row_is_ours(source, id))
         return;
     source->row_read = true;
+    source->since_s = since;
+    source->late_mark = late;
+    source->loose_mark = loose;
+    source->sweep_began = began;
     free(source->sweep_name);
     source->sweep_name = attrs[at] != '\0' ? name_unescape(attrs + at) : NULL;
 }
@@ -341,7 +353,8 @@ static void row_read_place(struct blob_source *source, const char *attrs)
     int32_t next;
     int at = 0;
 
-    if (sscanf(attrs, "v1 %16s %" SCNd32 " %n", id, &next, &at) < 2 || at == 0 || !row_is_ours(source, id))
+    if (sscanf(attrs, "v1 %16s %" SCNd32 " %n", id, &next, &at) < 2 || at == 0 || !time_is_sane((int64_t)next * 3600) ||
+        !row_is_ours(source, id))
         return;
     prefix = name_unescape(attrs + at);
     place = place_meet(source, prefix, strlen(prefix));
@@ -376,7 +389,8 @@ static void row_read_blob(struct blob_source *source, const struct cursor *curso
 
     if (sscanf(cursor->attrs, "v1 %16s %" SCNx64 ":%" SCNu64 " %" SCNd64 ":%" SCNd64 " %" SCNu64 ":%" SCNu32 ":%" SCNx64 " %c%c %n",
                id, &end_etag, &end_size, &modified, &created, &print.at, &print.size, &print.hash, &packed, &torn, &at) < 10 ||
-        at == 0 || print.size > BLOB_PRINT || print.size > print.at || !key_read(cursor->key, key)) {
+        at == 0 || print.size > BLOB_PRINT || print.size > print.at || !time_is_sane(modified) ||
+        !time_is_sane(created) || !key_read(cursor->key, key)) {
         log_line(LOG_WARN, "a row of the state is not readable: its blob will be read from the start", "source",
                  source_name(source->host), "key", cursor->key, NULL);
         return;

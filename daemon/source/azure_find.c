@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define SETTLE_MAX 1000              /* blobs looked at in one tick */
-#define WALKS_MAX 4                  /* places walked at once */
+#define WALKS_MAX 8                  /* places walked at once */
+#define WHOLE_MAX 4                  /* of them, those that may bring a backlog: the others must not wait for it */
 #define READY_MAX 2000               /* blobs in turn above which no further page is asked for */
 #define LOOSE_MAX 10000
 #define DIRECT_MAX 8                 /* hours that are asked for one by one; more, and the folders are looked at */
@@ -256,6 +257,7 @@ static void on_place_step(void *arg, const struct storage_answer *answer)
     walk_drop(&place->walk);         /* its memory: there may be thousands */
     TAILQ_REMOVE(&place->source->walked, place, turn);
     place->source->walking--;
+    place->source->walking_whole -= place->whole;
     place->state = PLACE_RESTING;
     place->due_ms = source_now_ms(place->source->host) + place_interval_ms(place);
     if (place->whole)
@@ -275,7 +277,8 @@ static void place_walk(struct place *place)
     place->state = PLACE_WALKING;
     TAILQ_INSERT_TAIL(&source->walked, place, turn);
     source->walking++;
-    place->whole = place->walks++ % WHOLE_EVERY == 0 || current - place->next >= DIRECT_MAX;
+    source->walking_whole += place->whole;
+    place->walks++;
     if (place->whole) {
         place->walk_began = now;
         place->listed_to = place->next;
@@ -534,13 +537,26 @@ void find_turn(struct blob_source *source)
         source_sweep(source);
     if (source->sweeping && !source->sweep_page && !walk_is_under_way(&source->sweep) && source->ready_count < READY_MAX)
         walk_step(&source->sweep);
+    while (source->walking < WALKS_MAX && source->walking_whole < WHOLE_MAX && (place = TAILQ_FIRST(&source->due_whole)) != NULL) {
+        TAILQ_REMOVE(&source->due_whole, place, turn);
+        place_walk(place);
+    }
     while (source->walking < WALKS_MAX && (place = TAILQ_FIRST(&source->due)) != NULL) {
         TAILQ_REMOVE(&source->due, place, turn);
         place_walk(place);
     }
     TAILQ_FOREACH(place, &source->walked, turn)
-        if (!walk_is_under_way(&place->walk) && source->ready_count < READY_MAX)
+        if (!walk_is_under_way(&place->walk) && (source->ready_count < READY_MAX || !place->whole))
             walk_step(&place->walk);
+}
+
+static void place_fall_due(struct place *place)
+{
+    struct blob_source *source = place->source;
+
+    place->state = PLACE_DUE;
+    place->whole = place->walks % WHOLE_EVERY == 0 || hours_at(storage_now(source->storage)) - place->next >= DIRECT_MAX;
+    TAILQ_INSERT_TAIL(place->whole ? &source->due_whole : &source->due, place, turn);
 }
 
 /* Places whose time has come wait for their turn; those that had something settled may let go. */
@@ -554,10 +570,8 @@ void find_tick(struct blob_source *source)
     LIST_FOREACH(place, &source->places, entry) {
         if (place->dirty)
             place_advance(place);
-        if (place->state == PLACE_RESTING && now_ms >= place->due_ms) {
-            place->state = PLACE_DUE;
-            TAILQ_INSERT_TAIL(&source->due, place, turn);
-        }
+        if (place->state == PLACE_RESTING && now_ms >= place->due_ms)
+            place_fall_due(place);
     }
 }
 

@@ -87,7 +87,7 @@ static int64_t date_read(const char *text)
 {
     time_t date = curl_getdate(text, NULL);
 
-    return date > 0 ? date : 0;
+    return date > 0 && date < (time_t)1 << 38 ? date : 0;
 }
 
 /* Names with characters that XML cannot hold come percent-encoded. */

@@ -360,7 +360,7 @@ static int64_t header_date(struct pen_span value)
 
     snprintf(text, sizeof text, "%.*s", (int)(value.size < 63 ? value.size : 63), value.data);
     date = curl_getdate(text, NULL);
-    return date > 0 ? date : 0;
+    return date > 0 && date < (time_t)1 << 38 ? date : 0;
 }
 
 /* "bytes 0-99/1234", or "bytes * /1234" where there is no such range. */
