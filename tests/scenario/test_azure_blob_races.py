@@ -322,6 +322,25 @@ def test_prefixes_choose(penstock, far_end, service, key_file):
     assert sorted(far_end.uids()) == sorted(ids([records[0], records[2]], 1))
 
 
+def test_what_is_written_now_does_not_wait_behind_a_backlog(penstock, far_end, service, key_file):
+    maker = Maker(43)
+    backlog = filled(service, 1, 3000, now() - datetime.timedelta(hours=3100))
+    first, live = (nsg_record(maker, tuples=1)[0] for _ in range(2))
+    service.put(hour_name(PLACE, now()), flow_blob([first]))
+    daemon = penstock(service.source(key_file, parallel='1'), far_end.sink(**LIFE)).start()
+    wait_until(lambda: event_id(first) in far_end.uids(), daemon=daemon, what='the first')
+    service.before = lambda request: time.sleep(0.01)
+    before = far_end.count()
+    assert before < backlog / 2
+    service.put(hour_name(PLACE, now()), flow_blob([first, live]))
+    wait_until(lambda: event_id(live) in far_end.uids(), daemon=daemon, what='what is written now')
+    assert far_end.count() < backlog
+    service.before = None
+    wait_until(lambda: far_end.count() >= backlog + 2, 120, 'the backlog', daemon)
+    assert daemon.stop() == 0
+    assert len(set(far_end.uids())) == backlog + 2
+
+
 # Size.
 
 def filled(service, places, hours, begin):
