@@ -119,7 +119,8 @@ class Points:
 
 
 class Suite:
-    def __init__(self, daemon, far_end, broker, inputs, rnd):
+    def __init__(self, daemon, sections, settings, far_end, broker, inputs, rnd):
+        self.sections, self.settings = sections, settings
         self.daemon, self.far_end, self.broker, self.inputs, self.rnd = daemon, far_end, broker, inputs, rnd
         self.weather = Weather(far_end, broker, rnd)
         self.calls = daemon.folder / 'calls'
@@ -233,6 +234,14 @@ class Suite:
         self.deaths[how] += 1
         return True
 
+    def add_key(self):
+        """The spools are encrypted from the first time on; later a new key is for what is written from then on."""
+        keys = self.daemon.folder / 'keys'
+        keys.touch(0o600)
+        with open(keys, 'a') as file:
+            file.write(self.rnd.randbytes(32).hex() + '\n')
+        self.daemon.configure(*self.sections, **self.settings, key_file=keys)
+
     def run(self, kills):
         self.far_end.settings(poison=[POISON])
         self.measure()
@@ -244,6 +253,8 @@ class Suite:
             self.look()
             if self.rnd.random() < 0.2:
                 self.take_letters()
+            if lives % 40 == 20:
+                self.add_key()
             if len(self.inputs.expected) - len(self.sentinel.seen) < BACKLOG:
                 self.inputs.feed()
             self.weather.change()
@@ -291,12 +302,12 @@ def test_nothing_is_lost(penstock, far_end_ids, broker, tmp_path, kills):
     began = time.monotonic()
     rnd = random.Random(seed)
     inputs = Inputs(tmp_path / 'logs', rnd)
-    daemon = penstock(('source logs', {'type': 'file', 'path': inputs.patterns(), 'rescan': '1s'}),
-                      far_end_ids.sink(**LIFE),
-                      ('sink siem', {'type': 'kafka', 'brokers': broker.bootstrap, 'topic': 'kills', 'schema': 'ocsf',
-                                     'timeout': '1s', **LIFE}),
-                      cursor_save='50ms', stop_wait='500ms')
-    suite = Suite(daemon, far_end_ids, broker, inputs, rnd)
+    sections = (('source logs', {'type': 'file', 'path': inputs.patterns(), 'rescan': '1s'}),
+                far_end_ids.sink(**LIFE),
+                ('sink siem', {'type': 'kafka', 'brokers': broker.bootstrap, 'topic': 'kills', 'schema': 'ocsf', 'timeout': '1s', **LIFE}))
+    settings = {'cursor_save': '50ms', 'stop_wait': '500ms'}
+    daemon = penstock(*sections, **settings)
+    suite = Suite(daemon, sections, settings, far_end_ids, broker, inputs, rnd)
     try:
         suite.run(kills)
         suite.finish()
