@@ -192,7 +192,7 @@ def test_a_spool_of_gigabytes(emptied, penstock, far_end, tmp_path, size):
     logs.mkdir()
     maker = Maker(4)
     block = b'\n'.join(nsg_record(maker, tuples=60)[0] for _ in range(400)) + b'\n'
-    write_archives(logs, 2 * size, 4, block)       # a tuple's message is several times the tuple: more than enough
+    write_archives(logs, size // 3, 4, block)      # a tuple's message is seven times the tuple: more than enough
     far_end.down()
     daemon = penstock(('source flows', {'type': 'file', 'path': f'{logs}/*.gz'}),
                       far_end.sink(spool_after='100ms', spool_compress='no', spool_max='100G', **LIFE)).start()
