@@ -210,7 +210,8 @@ def test_a_bad_line_to_the_broker_costs_time_only(tmp_path, broker, penstock, re
         line.honest()
         scene.until_delivered()
         assert alarms(scene.daemon) == []
-        scene.judge(f'Kafka: line {word}', way=fault.get('way'))
+        # A request that fails as a whole is sent again behind those that followed it: sinks/kafka.c says why.
+        scene.judge(f'Kafka: line {word}', way=fault.get('way'), order=word != 'corrupt')
 
 
 # ---- TLS ---------------------------------------------------------------------------------------------------------
