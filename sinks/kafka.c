@@ -32,10 +32,10 @@
  * fails all messages in it. Reading that as "each of these is too large" would bury hundreds of good messages. A message
  * of at least batch.size bytes travels alone, so for it the answer is certain. Otherwise batch.size is halved for the next
  * producer and all is sent again; that ends within the broker's bound, where only truly large messages fail.
- * In all of these librdkafka goes on with the requests behind the one that failed, before we hear of it: they may come ahead
- * of what is sent again. (enable.gapless.guarantee would stop it, at the price of a new producer for every bad message.)
  * Invalid record: here, too, one fails all. The next producer sends every message alone until those that were outstanding
  * are answered: then it is certain who was meant.
+ * In both librdkafka goes on with the requests behind the one that failed, before we hear of it: they may come ahead of what
+ * is sent again. (enable.gapless.guarantee would stop it, at the price of a new producer for every bad message.)
  *
  * Memory. The payloads in librdkafka's queue are the lent batches, which the daemon counts. librdkafka adds, per message,
  * its own head with the key (MESSAGE_COST), and a copy of those messages that lie in a request buffer right now. Hence:
