@@ -52,7 +52,7 @@ void bench_report(const char *name, const char *json)
     FILE *file;
 
     printf("%s: %s\n", name, json);
-    if (folder == NULL)
+    if (folder == NULL || BENCH_SAMPLE > 1)
         return;
     mkdir(folder, 0777);
     snprintf(path, sizeof(path), "%s/%s.json", folder, name);

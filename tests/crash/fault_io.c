@@ -15,7 +15,7 @@ const char *const fault_words[FAULTS] = {
 /* Which calls a fault can hit. */
 enum call { READS = 1, WRITES = 2, SYNCS = 4, GROWS = 8, OTHER = 16 };
 static const unsigned hits_what[FAULTS] = {
-    [FAULT_NO_SPACE] = WRITES | SYNCS | GROWS, [FAULT_IO] = WRITES | SYNCS | GROWS | OTHER,
+    [FAULT_NO_SPACE] = WRITES | SYNCS | GROWS, [FAULT_IO] = READS | WRITES | SYNCS | GROWS | OTHER,
     [FAULT_INTERRUPTED] = READS | WRITES | SYNCS | GROWS, [FAULT_SHORT] = READS | WRITES,
 };
 static const int errnos[FAULTS] = { [FAULT_NO_SPACE] = ENOSPC, [FAULT_IO] = EIO, [FAULT_INTERRUPTED] = EINTR };

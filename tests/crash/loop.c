@@ -12,8 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CLOCK_SPEED 50
-#define DRAIN_MS 600000u             /* of the loop's clock: beyond it, something does not get on */
+#define CLOCK_SPEED 100
+#define DRAIN_MS 6000000u            /* of the loop's clock: beyond it, something does not get on */
 
 struct world {
     uv_loop_t loop;
@@ -210,13 +210,13 @@ static int world_open(const char *dir, const struct variant *variant)
 {
     struct cursor cursor = { .key = "stream", .attrs = "" };
     struct outlet_conf conf = { .settings = &world.settings, .loop = &world.loop, .budget = &world.budget,
-                                .state_dir = dir, .source_count = 1, .stop_ms = 4000, .on_moved = on_moved };
+                                .state_dir = dir, .source_count = 1, .stop_ms = 20000, .on_moved = on_moved };
     struct pen_error err = { 0 };
     char path[256];
     int r;
 
     world.settings = (struct sink_settings){
-        .flush_ms = 20, .spool_max = variant->bytes_max, .spool_after_ms = 40, .retry_min_ms = 1, .retry_max_ms = 2,
+        .flush_ms = 20, .spool_max = variant->bytes_max, .spool_after_ms = 80, .retry_min_ms = 1, .retry_max_ms = 2,
         .dead_max = 1 << 30, .type = &sink, .name = SINK, .spool_compress = variant->compress,
         .spool = chance(4) == 0 ? SPOOL_ALWAYS : SPOOL_WHEN_NEEDED,
     };
@@ -230,13 +230,17 @@ static int world_open(const char *dir, const struct variant *variant)
     if (r < 0)
         return r;
     conf.life = variant_conf(variant, dir, conf.place).life;
+    conf.keys = variant_conf(variant, dir, conf.place).keys;
     world.saver = (struct saver){ .loop = &world.loop, .cursors = world.cursors, .collect = on_collect,
                                   .on_saved = on_saved };
     saver_init(&world.saver);
     stream_list_init(&world.streams, SOURCE, &world.saver);
     world.stream = stream_new(&world.streams, "stream", &cursor);
     world.told_safe = world.saved = world.collected = cursor.position;
-    return outlet_open(&world.outlet, &conf, &err);
+    r = outlet_open(&world.outlet, &conf, &err);
+    if (r == 0)
+        outlet_pump(world.outlet);                 /* what an earlier life left goes first */
+    return r;
 }
 
 static void turn(void)
@@ -266,6 +270,8 @@ static bool drained(void)
     while (world.saved < world.count || !outlet_is_idle(world.outlet)) {
         world.down = false;
         turn();
+        if (chance(4) == 0)
+            usleep(200);                           /* it waits for its disk or its far end, most of the time */
         if (uv_now(&world.loop) - begin > DRAIN_MS)
             return false;
     }

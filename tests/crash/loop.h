@@ -3,7 +3,7 @@
  * that answers as it likes, one batch at a time. What script.h does in few lines is here the real thing, with the pool's
  * threads; so no two runs are the same, and each is judged by the log it has left.
  *
- * A second of the loop's clock lasts 20 ms, so that nobody waits for the patience of an outlet.
+ * A second of the loop's clock lasts 10 ms, so that nobody waits for the patience of an outlet.
  */
 #ifndef CRASH_LOOP_H
 #define CRASH_LOOP_H

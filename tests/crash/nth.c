@@ -88,13 +88,13 @@ static bool run(const struct workload *workload, const struct variant *variant, 
     return met;
 }
 
-static void every_call(const struct workload *workload, uint32_t records, unsigned long stride)
-{
-    static const unsigned long lasting[] = { 1, 4, 40 };
+static const unsigned long lasting[] = { 1, 4, 40 };
 
+static void every_call(const struct workload *workload, uint32_t records, unsigned long stride, size_t lastings)
+{
     for (size_t v = 0; v < variant_count; v++)
         for (unsigned fault = 0; fault < FAULTS; fault++)
-            for (size_t l = 0; l < sizeof(lasting) / sizeof(*lasting); l++)
+            for (size_t l = 0; l < lastings; l++)
                 for (unsigned long nth = 1 + l; run(workload, &variants[v], (enum fault)fault, nth, lasting[l], records);
                      nth += stride)
                     ;
@@ -103,14 +103,14 @@ static void every_call(const struct workload *workload, uint32_t records, unsign
 int main(int argc, char **argv)
 {
     uint32_t records = argc > 1 ? (uint32_t)atoi(argv[1]) : 12;
-    unsigned long stride = argc > 2 ? strtoul(argv[2], NULL, 10) : 7;
+    unsigned long stride = argc > 2 ? strtoul(argv[2], NULL, 10) : 11 * BENCH_SAMPLE;
     char json[128];
 
     assert(records > 0 && records <= RECORDS_MAX && stride > 0);
     log_set_level((enum log_level)0);
     io = &fault_io;
-    every_call(&script, records, stride);
-    every_call(&loop, records, 5 * stride);        /* each waits for a disk hold or two */
+    every_call(&script, records, stride, 3);
+    every_call(&loop, records, 5 * stride, 2);     /* here somebody waits after every fault */
     snprintf(json, sizeof(json), "{\"calls\": %lu, \"faults\": %lu, \"violations\": %lu}", calls, faults, violations);
     bench_report("nth", json);
     return violations == 0 ? 0 : 1;

@@ -8,19 +8,39 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A cap of so little makes segments of a few frames each, and the spool full now and then. */
 const struct variant variants[] = {
     { .name = "plain", .bytes_max = 256 * 1024 },
     { .name = "compressed", .compress = true, .bytes_max = 192 * 1024 },
+    { .name = "encrypted", .compress = true, .encrypted = true, .bytes_max = 192 * 1024 },
     { .name = "drop-oldest", .drop_oldest = true, .bytes_max = 96 * 1024 },
 };
 const size_t variant_count = sizeof(variants) / sizeof(*variants);
 
+/* One ring for all. */
+static const struct keys *ring(void)
+{
+    static struct keys *keys;
+    struct pen_error err = { 0 };
+    char path[] = "/tmp/penstock-keys-XXXXXX";
+    FILE *file;
+
+    if (keys != NULL)
+        return keys;
+    file = fdopen(mkstemp(path), "w");
+    assert(file != NULL);
+    for (int i = 0; i < 32; i++)
+        fprintf(file, "%02x", i);
+    assert(fclose(file) == 0 && keys_read(&keys, path, &err) == 0 && unlink(path) == 0);
+    return keys;
+}
+
 struct spool_conf variant_conf(const struct variant *variant, const char *dir, struct spool_place place)
 {
     struct spool_conf conf = { .dir = dir, .bytes_max = variant->bytes_max, .compress = variant->compress, .rows = 2,
-                               .place = place };
+                               .keys = variant->encrypted ? ring() : NULL, .place = place };
 
     assert(io_posix.random(&conf.life, sizeof(conf.life)) == 0);
     return conf;

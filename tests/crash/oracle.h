@@ -44,7 +44,7 @@ int64_t message_read(const char *data, size_t size);
 /* The parts of a spool's conf that these tests may vary. */
 struct variant {
     const char *name;
-    bool compress, drop_oldest;
+    bool compress, encrypted, drop_oldest;
     uint64_t bytes_max;
 };
 extern const struct variant variants[];

@@ -70,7 +70,7 @@ static void every_step(const struct workload *workload, const struct variant *va
     snprintf(place, sizeof(place), "%s %s %u", workload->name, variant->name, seed);
     disk_use(disk);
     assert(workload->live(dir, variant, seed, 3 * records * workload->pace, records, true));
-    for (size_t step = 0; step <= disk_end_step(disk); step++) {
+    for (size_t step = 0; step <= disk_end_step(disk); step += BENCH_SAMPLE) {
         cuts++;
         for (unsigned how = 0; how < CUTS; how++)
             judge(disk, step, (enum disk_cut)how, seed + (unsigned)step, variant, none, workload->ordered, 1, place);
@@ -152,7 +152,7 @@ static void compaction(void)
         last = disk_end_step(disk);
     }
     cursors_close(cursors);
-    for (size_t step = begin - 5; step < begin + longest + 40; step++) {
+    for (size_t step = begin - 5; step < begin + longest + 40; step += BENCH_SAMPLE) {
         cuts++;
         for (unsigned how = 0; how < CUTS; how++)
             judge(disk, step, (enum disk_cut)how, (unsigned)step, &variants[0], none, false, 0, "compaction");
@@ -164,7 +164,7 @@ static void compaction(void)
 
 int main(int argc, char **argv)
 {
-    unsigned long wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 5000;
+    unsigned long wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 7000 / BENCH_SAMPLE;
     char json[256];
 
     log_set_level((enum log_level)0);              /* damage is what we make here: no news */

@@ -5,7 +5,7 @@ packages_build=(meson ninja-build pkgconf gcc g++ libc6-dev libuv1-dev librdkafk
 packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
-    systemd man-db groff strace libfaketime util-linux
+    systemd man-db groff strace patch libfaketime util-linux
     spin)
 
 # Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
