@@ -55,11 +55,6 @@ static unsigned chance(unsigned n)
 
 /* ---- The far end ---- */
 
-static bool is_poison(uint32_t record)
-{
-    return record % 41 == 17;
-}
-
 static enum pen_outcome answer(const struct pen_batch *batch)
 {
     switch (chance(10)) {
@@ -71,7 +66,7 @@ static enum pen_outcome answer(const struct pen_batch *batch)
         return PEN_REFUSED;
     }
     for (uint32_t i = 0; i < batch->count; i++)
-        if (is_poison((uint32_t)batch->messages[i].position))
+        if (record_is_refused((uint32_t)batch->messages[i].position))
             return PEN_REJECTED;
     return PEN_DELIVERED;
 }

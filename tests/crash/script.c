@@ -319,7 +319,7 @@ static void act(struct script *script)
         deliver_directly(script);
         break;
     case 10:
-        if (chance(script, 4) == 0)
+        if (chance(script, 2) == 0)
             bury_taken(script);
         break;
     case 11:
