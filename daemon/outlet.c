@@ -47,6 +47,7 @@ struct outlet {
     struct batch *open[PEN_KINDS];
     struct parts inbox, ready, flying;
     uint32_t ready_count, flying_count;
+    uint32_t late_count;                           /* parts that are answered, but still being written */
     uint64_t order;
     uint64_t hold_until_ms;                        /* the sink is backing off */
     uint32_t backoff_ms;
@@ -401,6 +402,7 @@ static void part_answer_later(struct part *part, enum pen_outcome outcome, const
         memcpy(late->outcomes, outcomes, part->lent.count * sizeof(*outcomes));
     }
     part->late = late;
+    part->outlet->late_count++;
 }
 
 static void part_answered_each(struct part *part, const enum pen_outcome *outcomes, uint32_t delay_ms, const char *why)
@@ -423,6 +425,7 @@ static void part_answer_now(struct part *part)
     struct late_answer *late = part->late;
 
     part->late = NULL;
+    part->outlet->late_count--;
     if (late->outcomes != NULL)
         part_answered_each(part, late->outcomes, late->delay_ms, late->why);
     else
@@ -747,11 +750,12 @@ static void outlet_start_read(struct outlet *outlet)
 
 /* ---- To the sink ---- */
 
+/* While the answer to a part waits for the disk, nobody knows whether the part comes back: what is behind it must not pass. */
 static void outlet_submit(struct outlet *outlet)
 {
     struct part *part;
 
-    while (outlet->flying_count < outlet->limits.in_flight_max && !burial_blocks(&outlet->burial) &&
+    while (outlet->late_count == 0 && outlet->flying_count < outlet->limits.in_flight_max && !burial_blocks(&outlet->burial) &&
            now_ms(outlet) >= outlet->hold_until_ms && (part = ready_take(outlet)) != NULL) {
         part->flying = true;
         outlet->flying_count++;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -629,6 +630,50 @@ static void test_a_disk_in_trouble_is_left_alone(void **state)
     bench_close();
 }
 
+static atomic_bool syncing, sync_may_go;
+
+static int sync_waits(int fd)
+{
+    syncing = true;
+    while (!sync_may_go)
+        usleep(1000);
+    return fdatasync(fd);
+}
+
+/* Cuts the first batch, is away, and has its first half come again. */
+static enum pen_outcome cut_and_again(struct fake *f, struct pen_batch *batch)
+{
+    (void)batch;
+    f->down = f->requests == 1;
+    return f->requests == 1 ? PEN_TOO_LARGE : f->requests == 2 ? PEN_RETRY : PEN_DELIVERED;
+}
+
+/* The answer to a part that is just being written to the spool must wait for the disk; what is behind it waits with it. */
+static void test_an_answer_that_waits_for_the_disk_lets_nobody_pass(void **state)
+{
+    struct io slow = *io;
+    const struct io *well = io;
+
+    (void)state;
+    bench.settings.spool_after_ms = 1;
+    fake.answer = cut_and_again;
+    bench_open(1);
+    slow.fdatasync = sync_waits;
+    syncing = sync_may_go = false;
+    io = &slow;
+    put(300);
+    while (!syncing)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    fake.down = false;
+    for (unsigned turn = 0; turn < 1000; turn++)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    sync_may_go = true;
+    turn_until_idle();
+    io = well;
+    assert_in_order(0, 300);
+    bench_close();
+}
+
 /* A cap far below an ordinary segment: the oldest go, counted, what came last is delivered, and nothing waits. */
 static void test_full_spool_drops_the_oldest(void **state)
 {
@@ -819,6 +864,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_named_delays_are_obeyed_and_bounded, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_an_answer_that_waits_for_the_disk_lets_nobody_pass, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_rejected_while_the_sink_stops, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_retried_while_the_sink_stops_and_the_disk_is_full, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_random_lives, bench_setup, bench_teardown),
