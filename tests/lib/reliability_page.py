@@ -79,7 +79,9 @@ def headline(kills, faults, power, nth):
     tried = (sum(run['kills'] for run in kills) + sum(entry['runs'] for entry in faults) +
              sum(run.get('images', 0) for run in power) + sum(run.get('faults', 0) for run in nth))
     lost, records = sum(entry['lost'] for entry in judged), sum(entry['records'] for entry in judged)
-    return f'**Lost {number(lost)} of {number(records)} records under {number(tried)} faults.**'
+    violations = sum(run.get('violations', 0) for run in power + nth)
+    more = f'; of the disks that failed, {number(violations)} broke the promise' if violations else ''
+    return f'**Lost {number(lost)} of {number(records)} records under {number(tried)} faults{more}.**'
 
 
 def kills_section(kills):
