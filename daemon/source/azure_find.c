@@ -48,13 +48,15 @@ static bool source_wants(const struct blob_source *source, const char *name)
 /* Names with such parts do not survive a URL. */
 static bool name_is_usable(const char *name)
 {
-    for (const char *part = name; part != NULL; part = strchr(part, '/'), part += part != NULL) {
-        size_t size = strcspn(part, "/");
+    for (;;) {
+        size_t size = strcspn(name, "/");
 
-        if ((size == 1 && part[0] == '.') || (size == 2 && part[0] == '.' && part[1] == '.'))
+        if (size > 0 && size <= 2 && strspn(name, ".") >= size)
             return false;
+        if (name[size] == '\0')
+            return true;
+        name += size + 1;
     }
-    return true;
 }
 
 /* Its hour is over, and it has been quiet: what is left over at its end is torn. */

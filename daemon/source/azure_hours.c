@@ -48,10 +48,13 @@ static const char *year_find(const char *name)
 {
     int64_t hour;
 
-    for (const char *at = name; at != NULL; at = strchr(at, '/'), at += at != NULL)
-        if (parts_read(at, &hour) > 0)
-            return at;
-    return NULL;
+    while (parts_read(name, &hour) == 0) {
+        name = strchr(name, '/');
+        if (name == NULL)
+            return NULL;
+        name++;
+    }
+    return name;
 }
 
 bool hours_place(const char *name, size_t *place_size)
