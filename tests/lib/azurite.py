@@ -196,10 +196,11 @@ class FlowBlob:
         self.blob.commit_block_list([block(ident) for ident in self.ids])
 
     def append(self, *records):
-        """One commit."""
-        for record in records:
-            self._stage(record if self.count == 0 else b',' + record, len(self.ids) - 1)
-            self.count += 1
+        """One commit, of one new block."""
+        if not records:
+            return
+        self._stage((b',' if self.count else b'') + b','.join(records), len(self.ids) - 1)
+        self.count += len(records)
         self._commit()
 
 

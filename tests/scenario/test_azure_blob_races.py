@@ -285,13 +285,13 @@ def test_nothing_is_lost_in_kills_of_a_sweep(penstock, far_end, service, key_fil
     """kill -9 twenty times while a flat container is read for the first time, its blobs growing and coming meanwhile."""
     maker, expected, contents = Maker(42), [], {}
 
-    def write(name):
+    def write(name, **more):
         line = activity_line(maker)[0].rstrip(b'\n')
         expected.append(event_id(line))
         contents[name] = contents.get(name, b'') + line + b'\n'
-        service.put(name, contents[name], kind='AppendBlob')
+        service.put(name, contents[name], kind='AppendBlob', **more)
     for n in range(1500):
-        write(f'export/{n % 1200:05d}.jsonl')
+        write(f'export/{n % 1200:05d}.jsonl', modified=time.time() - 3600)
     service.page_max = 50
     daemon = penstock(service.source(key_file, poll='50ms', parallel='4'), far_end.sink(spool_after='200ms', **LIFE),
                       cursor_save='20ms')
