@@ -146,6 +146,7 @@ struct hub {
     uint64_t missing;                /* offsets that were deleted before we read them */
     uint64_t log_after_ms, log_held, gap_log_after_ms;
     bool trouble, advised;           /* said already; and what to do about it */
+    bool heard;                      /* the brokers have served us, once at least */
     struct known {                   /* rows of state.db, and what was given up since */
         char *key;
         uint64_t position;
@@ -211,9 +212,13 @@ static const struct {
     { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, "`topic` is no name for a topic" },
 };
 
-static const char *advice_for(rd_kafka_resp_err_t error, const char *why)
+static const char *advice_for(const struct hub *hub, rd_kafka_resp_err_t error, const char *why)
 {
-    /* TLS on one side only has no error of its own; librdkafka guesses it, in words. */
+    /* TLS on one side only has no error of its own; librdkafka guesses it, in words, and also where a broker goes down
+     * amid a handshake. Brokers that have served us are believed to speak as we do. */
+    if (hub->heard && (error == RD_KAFKA_RESP_ERR__TRANSPORT ||
+                       (error == RD_KAFKA_RESP_ERR__SSL && strstr(why, "certificate") == NULL)))
+        return NULL;
     if (error == RD_KAFKA_RESP_ERR__TRANSPORT && strstr(why, "security.protocol") != NULL)
         return "the brokers do not speak like this: set `security` to what their port expects, such as sasl_ssl or ssl";
     if (error == RD_KAFKA_RESP_ERR__SSL && strstr(why, "certificate") == NULL)
@@ -233,7 +238,7 @@ static bool is_login(rd_kafka_resp_err_t error)
 /* One line until all is well again, and a second one where what was thought to pass turns out to be ours to mend. */
 static void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *why)
 {
-    const char *advice = advice_for(error, why);
+    const char *advice = advice_for(hub, error, why);
 
     if (hub->renew_ms == 0 && (is_login(error) || error == RD_KAFKA_RESP_ERR__FATAL))
         hub->renew_ms = now_ms(hub) + RENEW_MS;
@@ -258,6 +263,7 @@ static void hub_well(struct hub *hub)
     if (hub->trouble)
         log_line(LOG_NOTE, "the brokers serve us again", "source", source_name(hub->host), NULL);
     hub->trouble = hub->advised = false;
+    hub->heard = true;
     hub->renew_ms = 0;
 }
 
@@ -593,6 +599,14 @@ static void hub_commit(struct hub *hub, bool only_leaving)
     rd_kafka_topic_partition_list_destroy(parts);
 }
 
+/* The group has gone on without us, as librdkafka tells by the partitions that it takes: nothing to try again for. */
+static bool is_too_late(rd_kafka_resp_err_t error)
+{
+    return error == RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID || error == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
+        error == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS || error == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ||
+        error == RD_KAFKA_RESP_ERR__ASSIGNMENT_LOST;
+}
+
 static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *parts, void *arg)
 {
     struct hub *hub = arg;
@@ -611,6 +625,8 @@ static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_
         if (partition != NULL)
             partition->committed = UINT64_MAX;     /* again, with the next ones */
     }
+    if (is_too_late(error) || hub->trouble)        /* an ordinary rebalance, or said already */
+        return;
     if (!hub->commit_failed)
         log_line(LOG_WARN, "offsets could not be committed, trying on: after a crash now, more would repeat", "source",
                  source_name(hub->host), "error", rd_kafka_err2name(error), NULL);
@@ -804,14 +820,6 @@ static void locate_done(struct locate *locate)
     locate_free(locate);
     hub_well(hub);
     hub_wake(hub);
-}
-
-/* We are out of the group, which librdkafka tells us once the partitions are taken: nothing to try again for. */
-static bool is_too_late(rd_kafka_resp_err_t error)
-{
-    return error == RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID || error == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
-        error == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS || error == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ||
-        error == RD_KAFKA_RESP_ERR__ASSIGNMENT_LOST;
 }
 
 static void on_located(uv_work_t *work, int status)
@@ -1496,6 +1504,7 @@ static void on_settled(uv_work_t *work, int status)
 static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
 {
     struct hub *hub = self;
+    struct partition *partition;
 
     hub->settled = settled;
     hub->settled_arg = arg;
@@ -1503,6 +1512,8 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
         hub_close_handles(hub);
         return;
     }
+    TAILQ_FOREACH(partition, &hub->partitions, entry)
+        partition->committed = UINT64_MAX;         /* all of them: what was sent last may not have arrived */
     hub->last_offsets = hub_uncommitted(hub, false);
     hub_disconnect(hub, false);
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
