@@ -334,6 +334,20 @@ def test_a_mistake_is_one_sentence_that_says_what_to_mend(mistakes, penstock, fa
     stopped(daemon)
 
 
+@pytest.mark.long
+def test_a_key_that_is_put_right_is_taken_up_without_a_restart(mistakes, penstock, far_end, tmp_path):
+    broker, secret = mistakes, tmp_path / 'secret'
+    secret.write_text('wrong')
+    secret.chmod(0o600)
+    daemon = penstock(hub(broker, 'mistakes', bootstrap=broker.bootstrap_sasl, ca_file=broker.ca, username=broker.user,
+                          password_file=secret), far_end.sink(**FAST)).start()
+    wait_until(lambda: alarms(daemon), 60, 'the alarm', daemon)
+    secret.write_text(broker.password)
+    wait_until(lambda: far_end.count() == 10, 120, 'them', daemon)
+    stopped(daemon)
+    assert len(alarms(daemon)) == 1
+
+
 # ---- Where it begins ---------------------------------------------------------------------------------------------
 
 def test_latest_begins_where_the_group_was_born_even_after_a_crash(broker, penstock, far_end):
@@ -590,7 +604,9 @@ def test_fifty_kills_lose_nothing(broker, penstock):
         time.sleep(rnd.random())
         daemon.kill()
     daemon.start()
+    wait_until(lambda: total(daemon.counters(), 'partitions') == 4, 60, 'its partitions', daemon)
     wait_until(lambda: done(broker, 'kills', 4) == each * streams // 20, 120, 'all to be safe', daemon)
+    wait_until(lambda: all(total(daemon.counters(), place) == 0 for place in ('held', 'spooled')), 60, 'the rest', daemon)
     stopped(daemon)
     repeated = assert_streams(broker, 'kills-out', streams, each)
     reliability.note('event hub: kill -9', records=each * streams, delivered=each * streams, lost=0, repeated=repeated,
