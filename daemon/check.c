@@ -8,6 +8,7 @@
 #include "daemon/glob.h"
 #include "daemon/settings.h"
 #include "daemon/spools.h"
+#include "daemon/words.h"
 #include "daemon/work.h"
 
 #include <errno.h>
@@ -294,30 +295,14 @@ static int check(const char *path)
 
 int command_check(int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "online", no_argument, NULL, 'o' },
-        { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
-    };
     const char *path = "/etc/penstock/penstock.conf";
     bool online = false;
-    int option;
+    const struct word words[] = { { "config", 'c', &path, NULL }, { "online", '\0', NULL, &online }, { 0 } };
+    int status;
 
-    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            path = optarg;
-            break;
-        case 'o':
-            online = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
+    status = words_read(argc, argv, words, usage);
+    if (status >= 0)
+        return status;
     if (optind < argc) {
         fputs(usage, stderr);
         return 2;

@@ -9,6 +9,7 @@
 #include "daemon/log.h"
 #include "daemon/resend.h"
 #include "daemon/settings.h"
+#include "daemon/words.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -441,39 +442,13 @@ static const struct {
 
 static int call_options(struct dead_call *call, int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "state-dir", required_argument, NULL, 'd' },
-        { "json", no_argument, NULL, 'j' }, { "all", no_argument, NULL, 'a' }, { "yes", no_argument, NULL, 'y' },
-        { "help", no_argument, NULL, 'h' }, { 0 },
+    const struct word words[] = {
+        { "config", 'c', &call->config, NULL }, { "state-dir", '\0', &call->state_dir, NULL },
+        { "json", '\0', NULL, &call->json }, { "yes", '\0', NULL, &call->yes },
+        { "all", '\0', NULL, &call->all }, { 0 },
     };
-    int option;
 
-    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            call->config = optarg;
-            break;
-        case 'd':
-            call->state_dir = optarg;
-            break;
-        case 'j':
-            call->json = true;
-            break;
-        case 'a':
-            call->all = true;
-            break;
-        case 'y':
-            call->yes = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    return -1;
+    return words_read(argc, argv, words, usage);
 }
 
 static int call_run(struct dead_call *call, int argc, char **argv)

@@ -9,6 +9,7 @@
 #include "daemon/io.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
+#include "daemon/words.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -131,33 +132,18 @@ static int replay_run(const struct replay_call *call)
 
 int command_replay(int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "parser", required_argument, NULL, 'p' },
-        { "sink", required_argument, NULL, 's' }, { "help", no_argument, NULL, 'h' }, { 0 },
-    };
     struct replay_call call = { .config = "/etc/penstock/penstock.conf", .parser = "auto" };
+    const struct word words[] = {
+        { "config", 'c', &call.config, NULL }, { "parser", '\0', &call.parser, NULL },
+        { "sink", '\0', &call.sink, NULL }, { 0 },
+    };
     struct pen_error err = { 0 };
-    int option, status = 2, r;
+    int status, r;
 
-    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            call.config = optarg;
-            break;
-        case 'p':
-            call.parser = optarg;
-            break;
-        case 's':
-            call.sink = optarg;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
+    status = words_read(argc, argv, words, usage);
+    if (status >= 0)
+        return status;
+    status = 2;
     if (optind == argc || (size_t)(argc - optind) > sizeof(call.paths) / sizeof(*call.paths)) {
         fprintf(stderr, "penstock replay: expected 1 to %zu paths\n%s", sizeof(call.paths) / sizeof(*call.paths), usage);
         return 2;

@@ -2,6 +2,7 @@
 #include "daemon/commands.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
+#include "daemon/words.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -17,27 +18,15 @@ static const char usage[] =
 
 int command_run(int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "help", no_argument, NULL, 'h' }, { 0 },
-    };
     const char *path = "/etc/penstock/penstock.conf";
+    const struct word words[] = { { "config", 'c', &path, NULL }, { 0 } };
     struct settings *settings;
     struct pen_error err = { 0 };
-    int option, status;
+    int status;
 
-    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            path = optarg;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
+    status = words_read(argc, argv, words, usage);
+    if (status >= 0)
+        return status;
     if (optind < argc) {
         fprintf(stderr, "penstock run: there is nothing to do with \"%s\"\n%s", argv[optind], usage);
         return 2;

@@ -13,6 +13,7 @@
 #include "daemon/io.h"
 #include "daemon/log.h"
 #include "daemon/spools.h"
+#include "daemon/words.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -556,39 +557,13 @@ static const struct action {
 
 static int call_options(struct spool_call *call, int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "state-dir", required_argument, NULL, 'd' },
-        { "json", no_argument, NULL, 'j' }, { "output", required_argument, NULL, 'o' }, { "yes", no_argument, NULL, 'y' },
-        { "help", no_argument, NULL, 'h' }, { 0 },
+    const struct word words[] = {
+        { "config", 'c', &call->config, NULL }, { "state-dir", '\0', &call->state_dir, NULL },
+        { "json", '\0', NULL, &call->json }, { "yes", '\0', NULL, &call->yes },
+        { "output", '\0', &call->output, NULL }, { 0 },
     };
-    int option;
 
-    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            call->config = optarg;
-            break;
-        case 'd':
-            call->state_dir = optarg;
-            break;
-        case 'j':
-            call->json = true;
-            break;
-        case 'o':
-            call->output = optarg;
-            break;
-        case 'y':
-            call->yes = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    return -1;
+    return words_read(argc, argv, words, usage);
 }
 
 static void on_mistake(void *arg, const char *file, unsigned line, const char *sentence)
