@@ -46,7 +46,6 @@
 #include <zlib.h>
 
 #define TICK_MS         200
-#define COMMIT_MS       1000
 #define DRAIN_MS        10000
 #define RELOCATE_MS     2000
 #define PAUSE_MS        2500         /* far below max.poll.interval.ms */
@@ -76,7 +75,7 @@ struct partition {
     char *topic, *key;
     int32_t id;
     struct stream *stream;
-    uint64_t committed;              /* last told to the group; UINT64_MAX: nothing yet */
+    uint64_t stored;                 /* last told to librdkafka, which commits it; UINT64_MAX: nothing yet */
     STAILQ_HEAD(, waiting) waiting;
     bool out;                        /* a message is with the pipeline, or being inflated */
     bool leaving;                    /* revoked, and draining */
@@ -130,7 +129,7 @@ struct hub {
     struct locate *locate;           /* partitions given to us, not begun */
     rd_kafka_topic_partition_list_t *revoked;      /* partitions to be given up once drained */
     uint64_t drain_until_ms;
-    uint64_t polled_ms, commit_ms, renew_ms;
+    uint64_t polled_ms, renew_ms;
     unsigned jobs;                   /* on the pool */
     bool leaving;                    /* atomic: whoever is on the pool should come to an end */
     bool unzipping;
@@ -154,7 +153,6 @@ struct hub {
     size_t known_count;
     uv_work_t reaper;
     bool reaping;                    /* the client belongs to the pool, and its callbacks keep away from us */
-    rd_kafka_topic_partition_list_t *last_offsets; /* what the pool commits at the end */
     void (*stopped)(void *arg);
     void *stopped_arg;
     void (*settled)(void *arg);
@@ -293,7 +291,7 @@ static void partition_open_stream(struct partition *partition, uint64_t offset)
     struct cursor cursor = { .key = partition->key, .attrs = "", .position = offset };
 
     partition->stream = stream_open(partition->hub->host, partition->key, &cursor, partition);
-    partition->committed = UINT64_MAX;
+    partition->stored = UINT64_MAX;
 }
 
 static void partition_new(struct hub *hub, const char *topic, int32_t id, uint64_t offset)
@@ -331,6 +329,17 @@ static void partition_free(struct partition *partition)
     free(partition);
 }
 
+/* Now, and also where it is a step back, which librdkafka would not take by itself. */
+static void partition_commit(const struct partition *partition)
+{
+    rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(1);
+
+    rd_kafka_topic_partition_list_add(parts, partition->topic, partition->id)->offset =
+        (int64_t)stream_safe_position(partition->stream);
+    rd_kafka_commit(partition->hub->consumer, parts, 1);
+    rd_kafka_topic_partition_list_destroy(parts);
+}
+
 static const char messages_deleted[] = "messages were deleted before we read them: a longer retention keeps them, or more "
                                        "daemons in the group are faster";
 
@@ -347,6 +356,7 @@ static void partition_note_jump(struct partition *partition, uint64_t offset)
                  log_number(expected), "offset", log_number(offset), NULL);
         stream_close(partition->stream, false);
         partition_open_stream(partition, offset);
+        partition_commit(partition);
         return;
     }
     rd_kafka_get_watermark_offsets(hub->consumer, partition->topic, partition->id, &low, &high);
@@ -564,38 +574,23 @@ static void hub_poll(struct hub *hub)
 
 /* ---- Commits ------------------------------------------------------------------------------------------------------- */
 
-static void parts_add(rd_kafka_topic_partition_list_t *parts, struct partition *partition)
-{
-    uint64_t safe = stream_safe_position(partition->stream);
-
-    if (safe == partition->committed)
-        return;
-    rd_kafka_topic_partition_list_add(parts, partition->topic, partition->id)->offset = (int64_t)safe;
-    partition->committed = safe;
-}
-
-/* NULL: there is nothing new. */
-static rd_kafka_topic_partition_list_t *hub_uncommitted(struct hub *hub, bool only_leaving)
+/* What is safe by now is stored with librdkafka, which commits it every second and when a partition is given up, but never
+ * amid a rebalance: a commit that meets the group between two generations costs the whole assignment. */
+static void hub_store(struct hub *hub)
 {
     rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(8);
     struct partition *partition;
 
-    TAILQ_FOREACH(partition, &hub->partitions, entry)
-        if (!partition->gone && (partition->leaving || !only_leaving))
-            parts_add(parts, partition);
+    TAILQ_FOREACH(partition, &hub->partitions, entry) {
+        uint64_t safe = stream_safe_position(partition->stream);
+
+        if (partition->gone || safe == partition->stored)
+            continue;
+        rd_kafka_topic_partition_list_add(parts, partition->topic, partition->id)->offset = (int64_t)safe;
+        partition->stored = safe;
+    }
     if (parts->cnt > 0)
-        return parts;
-    rd_kafka_topic_partition_list_destroy(parts);
-    return NULL;
-}
-
-static void hub_commit(struct hub *hub, bool only_leaving)
-{
-    rd_kafka_topic_partition_list_t *parts = hub_uncommitted(hub, only_leaving);
-
-    if (parts == NULL)
-        return;
-    rd_kafka_commit(hub->consumer, parts, 1);
+        rd_kafka_offsets_store(hub->consumer, parts);
     rd_kafka_topic_partition_list_destroy(parts);
 }
 
@@ -607,30 +602,20 @@ static bool is_too_late(rd_kafka_resp_err_t error)
         error == RD_KAFKA_RESP_ERR__ASSIGNMENT_LOST;
 }
 
+/* librdkafka tries again by itself. */
 static void on_commit(rd_kafka_t *consumer, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *parts, void *arg)
 {
     struct hub *hub = arg;
-    struct partition *partition;
 
-    (void)consumer;
-    if (hub->reaping)
+    (void)consumer, (void)parts;
+    if (hub->reaping || error == RD_KAFKA_RESP_ERR__NO_OFFSET)
         return;
-    if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR__NO_OFFSET) {
-        hub->commit_failed = false;
+    if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
         hub_well(hub);
-        return;
-    }
-    for (int i = 0; parts != NULL && i < parts->cnt; i++) {
-        partition = partition_find(hub, parts->elems[i].topic, parts->elems[i].partition);
-        if (partition != NULL)
-            partition->committed = UINT64_MAX;     /* again, with the next ones */
-    }
-    if (is_too_late(error) || hub->trouble)        /* an ordinary rebalance, or said already */
-        return;
-    if (!hub->commit_failed)
+    else if (!hub->commit_failed && !hub->trouble && !is_too_late(error))
         log_line(LOG_WARN, "offsets could not be committed, trying on: after a crash now, more would repeat", "source",
                  source_name(hub->host), "error", rd_kafka_err2name(error), NULL);
-    hub->commit_failed = true;
+    hub->commit_failed = error != RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 /* ---- Given to us: where to begin ------------------------------------------------------------------------------------ */
@@ -659,11 +644,11 @@ static rd_kafka_resp_err_t offsets_ask(rd_kafka_t *consumer, rd_kafka_topic_part
 }
 
 /* rd_kafka_commit() with an end. */
-static rd_kafka_resp_err_t offsets_commit(rd_kafka_t *consumer, const rd_kafka_topic_partition_list_t *parts, int timeout_ms)
+static rd_kafka_resp_err_t offsets_commit(rd_kafka_t *consumer, const rd_kafka_topic_partition_list_t *parts)
 {
     rd_kafka_queue_t *queue = rd_kafka_queue_new(consumer);
     rd_kafka_resp_err_t error = rd_kafka_commit_queue(consumer, parts, queue, NULL, NULL);
-    rd_kafka_event_t *event = error == 0 ? rd_kafka_queue_poll(queue, timeout_ms) : NULL;
+    rd_kafka_event_t *event = error == 0 ? rd_kafka_queue_poll(queue, REQUEST_MS) : NULL;
 
     if (error == 0)
         error = event != NULL ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
@@ -703,7 +688,7 @@ static void on_locate_work(uv_work_t *work)
     if (locate->step == LOCATE_ASK)
         locate_ask(locate);
     else
-        locate->error = offsets_commit(locate->consumer, locate->fresh, REQUEST_MS);
+        locate->error = offsets_commit(locate->consumer, locate->fresh);
 }
 
 static void on_located(uv_work_t *work, int status);
@@ -930,7 +915,7 @@ static void hub_give_up(struct hub *hub)
     struct partition *partition, *next;
 
     hub->revoked = NULL;
-    hub_commit(hub, true);
+    hub_store(hub);
     kafka_failed(hub, rd_kafka_incremental_unassign(hub->consumer, parts));
     rd_kafka_topic_partition_list_destroy(parts);
     for (partition = TAILQ_FIRST(&hub->partitions); partition != NULL; partition = next) {
@@ -970,8 +955,6 @@ static void hub_revoked(struct hub *hub, const rd_kafka_topic_partition_list_t *
             continue;
         partition->leaving = true;
         partition_drop_waiting(partition);
-        if (lost)                                  /* others own it already: nothing of ours may be committed */
-            partition->committed = stream_safe_position(partition->stream);
     }
     hub->drain_until_ms = lost ? 0 : now_ms(hub) + DRAIN_MS;
     hub_drain(hub);
@@ -1057,8 +1040,9 @@ static void on_log(const rd_kafka_t *consumer, int level, const char *facility, 
 
 static const char *const hub_defaults[][2] = {
     { "client.id", "penstock" },
-    { "enable.auto.commit", "false" },
+    { "enable.auto.commit", "true" },            /* of what we store: */
     { "enable.auto.offset.store", "false" },
+    { "auto.commit.interval.ms", "1000" },
     { "auto.offset.reset", "earliest" },         /* for offsets deleted while we read; where we begin, we say ourselves */
     { "partition.assignment.strategy", "cooperative-sticky" },
     { "session.timeout.ms", "30000" },           /* Event Hubs: 6 s to 300 s */
@@ -1248,10 +1232,7 @@ static void on_tick(uv_timer_t *timer)
     hub_drain(hub);
     if (now_ms(hub) >= hub->survey.next_ms)
         hub_survey(hub);
-    if (now_ms(hub) < hub->commit_ms)
-        return;
-    hub->commit_ms = now_ms(hub) + COMMIT_MS;
-    hub_commit(hub, false);
+    hub_store(hub);
 }
 
 static void on_wake(uv_poll_t *poll, int status, int events)
@@ -1465,7 +1446,7 @@ static void hub_answer_rebalance(struct hub *hub)
     rd_kafka_topic_partition_list_destroy(none);
 }
 
-/* The last offsets, then out of the group at once, so that others need not wait for our session's end. Brokers that do not
+/* Closing commits the last offsets and leaves the group at once, so that others need not wait for our session's end. Brokers that do not
  * answer have SETTLE_MS: then the client, whose end would have to wait for them, is left to the end of the process. */
 static void on_settle_work(uv_work_t *work)
 {
@@ -1474,8 +1455,6 @@ static void on_settle_work(uv_work_t *work)
     rd_kafka_queue_t *queue;
     rd_kafka_error_t *error;
 
-    if (hub->last_offsets != NULL)
-        offsets_commit(hub->consumer, hub->last_offsets, SETTLE_MS / 2);
     hub_answer_rebalance(hub);
     queue = rd_kafka_queue_new(hub->consumer);
     error = rd_kafka_consumer_close_queue(hub->consumer, queue);
@@ -1496,15 +1475,12 @@ static void on_settled(uv_work_t *work, int status)
     (void)status;
     hub->jobs--;
     hub->consumer = NULL;
-    if (hub->last_offsets != NULL)
-        rd_kafka_topic_partition_list_destroy(hub->last_offsets);
     hub_close_handles(hub);
 }
 
 static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
 {
     struct hub *hub = self;
-    struct partition *partition;
 
     hub->settled = settled;
     hub->settled_arg = arg;
@@ -1512,9 +1488,7 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
         hub_close_handles(hub);
         return;
     }
-    TAILQ_FOREACH(partition, &hub->partitions, entry)
-        partition->committed = UINT64_MAX;         /* all of them: what was sent last may not have arrived */
-    hub->last_offsets = hub_uncommitted(hub, false);
+    hub_store(hub);
     hub_disconnect(hub, false);
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
 }

@@ -275,6 +275,7 @@ def test_tokens_of_entra_log_source_and_sink_in_and_are_renewed(guarded, penstoc
     entra.token(token_seconds=3599)
 
 
+@pytest.mark.long
 def test_a_wrong_client_secret_is_named_and_what_is_put_in_its_place_is_taken_up(guarded, penstock):
     broker, entra = guarded
     broker.create_topic('rotated')
@@ -449,7 +450,7 @@ def test_a_stalled_far_end_pauses_the_source_and_keeps_the_group(broker, penstoc
     for partition in range(4):
         produce(broker.bootstrap, 'stalled', [json.dumps({'records': [record(n, partition, pad='x' * 700)
                 for n in range(first, first + 10)]}).encode() for first in range(0, count // 4, 10)], partition)
-    far_end_ids.fault(do='hang', delay=60, count=1)
+    far_end_ids.fault(do='hang', delay=40, count=1)
     daemon = penstock(hub(broker, 'stalled', kafka__max__poll__interval__ms='6000'),
                       far_end_ids.sink(timeout='90s', **{**FAST, 'spool_max': '2M'}), memory='24M').start()
     wait_until(lambda: daemon.counters()[(None, None)]['flow'] == 'paused', 60, 'the pause', daemon)
@@ -566,8 +567,10 @@ def test_files_come_through_a_topic_with_the_ids_they_would_have_had(broker, pen
     for seed in range(6):
         (write_activity if seed % 2 else write_nsg)(logs / f'{seed}.json', 400, seed=seed)
     source = 'source files', {'type': 'file', 'path': f'{logs}/*.json'}
-    bringer = penstock(source, siem(broker, 'middle', schema='raw', **{'kafka.compression.codec': 'lz4'})).start()
+    bringer = penstock(source, siem(broker, 'middle', schema='raw', **{'kafka.compression.codec': 'lz4'}))
     takers = [penstock(hub(broker, 'middle'), far_end_ids.sink(**FAST)).start() for _ in range(2)]
+    wait_until(lambda: all(total(taker.counters(), 'partitions') == 2 for taker in takers), 60, 'both to have their share')
+    bringer.start()
     wait_until(lambda: total(bringer.counters(), 'delivered') == 2400, 60, 'the topic to hold them', bringer)
     stopped(bringer)
 
