@@ -5,7 +5,8 @@
  * a single record, an array, or any of these in gzip.
  *
  * Whose cursor? The consumer group's committed offsets, because partitions move between the daemons of a group. An offset
- * is committed when everything before it is safe: every sink has answered, or the spool has it synced. The stream's row in
+ * is committed when everything before it is safe: every sink has answered, or the spool has it synced. We store such offsets
+ * with librdkafka, which commits them: every second, when a partition is given up, and at the end. The stream's row in
  * state.db is only asked where the group has forgotten its offset (brokers do after a week without a daemon, and when the topic
  * is deleted), and tells a topic that we have read before from one that is new to us.
  *
@@ -27,7 +28,8 @@
  * the queue meanwhile. Any request to the partition's leader wakes it. So when the queue has run dry after we let it fill, we
  * ask for the partitions' ends at once (hub_survey), which we do from time to time in any case, for the lag.
  *
- * What cannot be seen: a topic that was deleted and made anew while no daemon ran, and has grown past our offset since.
+ * What cannot be seen: a topic that was deleted and made anew while no daemon ran, and has grown past our offset since. And a
+ * partition that has no leader at all holds back those that were given to us together with it.
  */
 #include "daemon/kafka_client.h"
 #include "daemon/kafka_login.h"
