@@ -16,7 +16,8 @@
  *
  * When an hour is let go. Once it is over for `watch`, a whole walk begun after that has seen it, and each of its blobs was
  * read to its end as of that walk, is safe, and has not changed for `watch` (within a day of its hour: a copied archive is
- * new all over). Its rows go in the same transaction in which `next` moves.
+ * new all over). Its rows go in the same transaction in which `next` moves. What is over, the service's clock tells: nothing is
+ * judged before its first answer.
  *
  * What is written later into an hour that was let go is found by the sweep: its Last-Modified is later than both the
  * hour's end + `watch` and the sweep before. It is called a straggler and read from its start, since its position is

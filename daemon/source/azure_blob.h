@@ -17,6 +17,8 @@
 #define BLOB_KEY 16                  /* bytes of SHA-256 over container and name */
 #define BLOB_PRINT 64                /* bytes before the position, by which a blob is known again */
 
+#define MARK_S 2                     /* times are whole seconds: a mark must lie before what comes in the same one */
+
 enum blob_state {
     BLOB_IDLE,                       /* nothing to read, as far as the last listing told */
     BLOB_READY,                      /* in turn for a slot */
@@ -136,12 +138,12 @@ struct blob_source {
     /* the source's own row */
     int64_t since_s, late_mark, loose_mark, sweep_began;
     char *sweep_name;
-    bool row_read;
+    bool begun;                      /* they are known, from an earlier life or from book_begin() */
 
     uint64_t hold_ms;                /* no request before this */
     uint32_t backoff_ms;
     bool busy_said, refused_list, refused_read;
-    uint64_t archived, vanished, renewed, locked;  /* blobs in the archive; deleted; made anew; that cannot be read */
+    uint64_t archived, vanished, renewed, locked, unusable;        /* blobs of which something was said */
 };
 
 static inline bool blob_is_loose(const struct blob *blob)
@@ -153,6 +155,7 @@ static inline bool blob_is_loose(const struct blob *blob)
 
 uint64_t text_hash(const char *text, size_t size);   /* never 0 */
 void book_load(struct blob_source *source);
+void book_begin(struct blob_source *source);         /* once the service has told the time; then and later */
 void book_close(struct blob_source *source);
 void source_save(struct blob_source *source);        /* the marks of the sweeps */
 struct place *place_meet(struct blob_source *source, const char *name, size_t size);   /* made where it is not known */

@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLOCK_S (15 * 60)            /* our clock may be ahead of the service's, before it has told the time */
 #define ATTRS_MAX (256 + 3 * STORAGE_NAME_MAX)
 
 /* ---- Keys and rows ---------------------------------------------------------------------------------------------- */
@@ -131,6 +130,7 @@ static struct place *place_new(struct blob_source *source, const char *name, siz
 
     if (place == NULL)
         abort();
+    book_begin(source);
     place->source = source;
     place->prefix = strndup(name, size);
     place->prefix_size = size;
@@ -337,7 +337,7 @@ static void row_read_source(struct blob_source *source, const char *attrs)
         at == 0 || !time_is_sane(since) || !time_is_sane(late) || !time_is_sane(loose) || !time_is_sane(began) ||
         !row_is_ours(source, id))
         return;
-    source->row_read = true;
+    source->begun = true;
     source->since_s = since;
     source->late_mark = late;
     source->loose_mark = loose;
@@ -435,14 +435,20 @@ static void on_row(void *arg, const struct cursor *cursor)
 void book_load(struct blob_source *source)
 {
     source_each_cursor(source->host, on_row_source, source);
-    if (!source->row_read) {
-        int64_t now = storage_now(source->storage);
-
-        source->since_s = source->since_s < 0 ? now : source->since_s;
-        source->late_mark = now - CLOCK_S;
-        source_save(source);
-    }
     source_each_cursor(source->host, on_row, source);
+}
+
+/* The very first start is when the service first told the time: ours may be hours off, and these two are for ever. */
+void book_begin(struct blob_source *source)
+{
+    int64_t now = storage_now(source->storage);
+
+    if (source->begun)
+        return;
+    source->begun = true;
+    source->since_s = source->since_s < 0 ? now : source->since_s;
+    source->late_mark = now - MARK_S;
+    source_save(source);
 }
 
 void book_close(struct blob_source *source)

@@ -103,6 +103,14 @@ static void source_archived(struct blob_source *source, const char *name)
                  "blob", name, "blobs", log_number(source->archived), NULL);
 }
 
+static void source_unusable(struct blob_source *source, const char *name)
+{
+    source_trouble(source->host);
+    if (source_says(&source->unusable))
+        log_line(LOG_WARN, "names with a part . or .. cannot be asked for: they are left out", "source", source_name(source->host),
+                 "blob", name, "times", log_number(source->unusable), NULL);
+}
+
 static void source_listed(struct blob_source *source, const struct storage_blob *entry, bool sweep)
 {
     size_t place_size = 0;
@@ -110,14 +118,16 @@ static void source_listed(struct blob_source *source, const struct storage_blob 
     struct place *place = &source->loose;
     struct blob *blob;
 
-    if (entry->kind == STORAGE_OTHER || !source_wants(source, entry->name) || !name_is_usable(entry->name))
+    if (entry->kind == STORAGE_OTHER || !source_wants(source, entry->name))
         return;
+    if (!name_is_usable(entry->name)) {
+        source_unusable(source, entry->name);
+        return;
+    }
     if (hour != HOURS_NONE) {
         place = place_meet(source, entry->name, place_size);
         if (sweep && hour >= place->next)
             return;                  /* its own walk sees to it */
-        if (hour > place->listed_to)
-            place->listed_to = hour;
     }
     blob = blob_find(source, entry->name);
     if (blob != NULL) {
@@ -203,8 +213,12 @@ static void source_settle(struct blob_source *source)
 static void on_place_blob(void *arg, const struct storage_blob *entry)
 {
     struct place *place = arg;
+    size_t size = 0;
+    int32_t hour = hours_of(entry->name, &size);
 
     source_listed(place->source, entry, false);
+    if (hour != HOURS_NONE && hour > place->listed_to && size == place->prefix_size)
+        place->listed_to = hour;     /* all before it were listed */
 }
 
 static enum walk_choice on_place_folder(void *arg, const char *folder)
@@ -448,6 +462,8 @@ static uint64_t source_sweep_due(const struct blob_source *source)
 
     if (source->relist_ms == 0)
         return UINT64_MAX;
+    if (!source->begun)
+        return now_ms + source->relist_ms;
     return since_ms >= (int64_t)source->relist_ms || since_ms < 0 ? now_ms : now_ms + source->relist_ms - (uint64_t)since_ms;
 }
 
@@ -508,7 +524,7 @@ static void source_sweep(struct blob_source *source)
     source->loose.walks++;
     source->sweep_started_ms = source_now_ms(source->host);
     if (source->sweep_began == 0)    /* else an earlier life began it, and what it has read is done with */
-        source->sweep_began = storage_now(source->storage) - 2;   /* times are whole seconds; this one must lie before all */
+        source->sweep_began = storage_now(source->storage) - MARK_S;
     source_walk_prefixes(source, &source->sweep, false);
 }
 
@@ -535,7 +551,8 @@ void find_turn(struct blob_source *source)
         source_discover(source);
     if (source->discovering && !walk_is_under_way(&source->discover))
         walk_step(&source->discover);
-    if (!source->sweeping && now_ms >= source->sweep_due_ms && source->sweep_due_ms != UINT64_MAX)
+    if (!source->sweeping && source->begun && storage_has_time(source->storage) && now_ms >= source->sweep_due_ms &&
+        source->sweep_due_ms != UINT64_MAX)
         source_sweep(source);
     if (source->sweeping && !source->sweep_page && !walk_is_under_way(&source->sweep) && source->ready_count < READY_MAX)
         walk_step(&source->sweep);
@@ -569,6 +586,9 @@ void find_tick(struct blob_source *source)
 
     source_settle(source);
     sweep_note_page(source);
+    if (!storage_has_time(source->storage))
+        return;                      /* when hours are over is the service's clock to tell; the first discovery asks it */
+    book_begin(source);
     LIST_FOREACH(place, &source->places, entry) {
         if (place->dirty)
             place_advance(place);

@@ -68,6 +68,7 @@ struct storage {
     char *secret;                    /* key or SAS; NULL: read it */
     size_t secret_size;
     int64_t skew_s;                  /* the service's clock less ours */
+    bool has_time;
     struct storage_counts counts;
     LIST_HEAD(, storage_request) all;
     uv_timer_t later;                /* for those that failed before they were sent */
@@ -390,8 +391,10 @@ static void on_header(void *arg, struct pen_span name, struct pen_span value)
     if (name_is(name, "Date")) {
         int64_t date = header_date(value);
 
-        if (date > 0)
+        if (date > 0) {
             request->storage->skew_s = date - (int64_t)time(NULL);
+            request->storage->has_time = true;
+        }
     } else if (name_is(name, "ETag")) {
         while (value.size > 0 && (value.data[0] == '"'))
             value.data++, value.size--;
@@ -852,6 +855,11 @@ void storage_close(struct storage *storage)
 int64_t storage_now(const struct storage *storage)
 {
     return (int64_t)time(NULL) + storage->skew_s;
+}
+
+bool storage_has_time(const struct storage *storage)
+{
+    return storage->has_time;
 }
 
 const struct storage_counts *storage_counts(const struct storage *storage)

@@ -66,8 +66,9 @@ int storage_new(struct storage **ret, struct http *http, uv_loop_t *loop, const 
                 struct pen_error *err);
 /* Cancels what is under way; wipes the secret. Accepts NULL. */
 void storage_close(struct storage *storage);
-/* Seconds since 1970 by the service's clock, as far as it has told. */
+/* Seconds since 1970 by the service's clock: by ours until it has told, which storage_has_time() says. */
 int64_t storage_now(const struct storage *storage);
+bool storage_has_time(const struct storage *storage);
 struct storage_counts {
     uint64_t requests, fetched, listed;            /* the latter: bytes of blobs, and of listings */
 };

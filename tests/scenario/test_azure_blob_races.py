@@ -243,6 +243,23 @@ def test_finished_hours_are_one_number(penstock, far_end, service, key_file):
     assert service.count('GET', 'blob') - reads <= 2
 
 
+def test_hours_are_over_by_the_services_clock(penstock, far_end, service, key_file):
+    """Our clock is six hours ahead: what still grows there is not let go, over a restart neither."""
+    maker = Maker(44)
+    records = [nsg_record(maker, tuples=1)[0] for _ in range(3)]
+    service.skew = -6 * 3600
+    name, made = hour_name(PLACE, now() - datetime.timedelta(hours=6)), time.time() - 6 * 3600
+    daemon = penstock(service.source(key_file), far_end.sink(**LIFE), cursor_save='20ms')
+    for n in range(3):
+        service.put(name, flow_blob(records[:n + 1]), modified=made + n)
+        daemon.start()
+        wait_until(lambda: far_end.count() >= n + 1, daemon=daemon, what='the growth')
+        lists = service.count(kind='list')
+        wait_until(lambda: service.count(kind='list') >= lists + 20, daemon=daemon, what='whole walks')
+        assert daemon.stop() == 0
+    assert far_end.uids() == ids(records, 1)
+
+
 def test_since_begins_at_a_date(penstock, far_end, service, key_file):
     maker = Maker(39)
     records = [nsg_record(maker, tuples=1)[0] for _ in range(50)]
