@@ -46,7 +46,7 @@ struct names {
 struct node {
     bool folder;
     unsigned char *bytes;
-    uint64_t size;
+    uint64_t size, capacity;
     struct names names, live;
 };
 
@@ -190,6 +190,7 @@ static void disk_load(struct disk *disk, int node, const char *path)
             disk_load(disk, added, child);
         } else {
             disk->nodes[added].size = (uint64_t)st.st_size;
+            disk->nodes[added].capacity = (uint64_t)st.st_size + 1;
             disk->nodes[added].bytes = malloc((size_t)st.st_size + 1);
             assert(io_posix.pread(fd, disk->nodes[added].bytes, (size_t)st.st_size, 0) == st.st_size);
         }
@@ -493,9 +494,12 @@ const struct io disk_io = {
 
 static void bytes_resize(struct node *node, uint64_t size)
 {
-    node->bytes = realloc(node->bytes, size + 1);
-    if (node->bytes == NULL)
-        abort();
+    if (size >= node->capacity) {
+        node->capacity = 2 * size + 1;
+        node->bytes = realloc(node->bytes, node->capacity);
+        if (node->bytes == NULL)
+            abort();
+    }
     if (size > node->size)
         memset(node->bytes + node->size, 0, size - node->size);
     node->size = size;
@@ -594,6 +598,7 @@ static void file_any(struct node *node, const struct step *const *pending, size_
     free(node->bytes);
     node->bytes = bytes;
     node->size = size;
+    node->capacity = most + SECTOR;
 }
 
 static void disk_store(const struct disk *disk, int node, const char *path)
@@ -677,6 +682,7 @@ struct disk *disk_cut(const struct disk *disk, size_t step, enum disk_cut how, u
 
         cut->nodes[node].bytes = copied(disk->nodes[i].bytes, disk->nodes[i].size);
         cut->nodes[node].size = disk->nodes[i].size;
+        cut->nodes[node].capacity = disk->nodes[i].size + 1;
         names_copy(&cut->nodes[node].names, &disk->nodes[i].names);
     }
     count = disk_settle(disk, step, cut, pending);
