@@ -333,7 +333,9 @@ def test_damaged_lines_are_named_and_kept(dead, far_end):
     one.daemon.start()
     wait_until(lambda: one.file.read_bytes().count(b'\n') == 4, 60, 'the letter', one.daemon)
     assert uid(line(10)).encode() in one.file.read_bytes().splitlines()[3]
-    assert sorted(far_end.uids()) == sorted(set(uids) | set(one.uids) - set(more[:1]))
+    expected = sorted(set(uids) | set(one.uids) - set(more[:1]))
+    wait_until(lambda: len(far_end.uids()) >= len(expected), 60, 'the letter\'s neighbour', one.daemon)
+    assert sorted(far_end.uids()) == expected
 
 
 def test_a_letter_of_another_schema_stays(dead, far_end):
