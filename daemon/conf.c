@@ -376,6 +376,9 @@ static int on_pair(void *arg, const char *none, const char *key, const char *val
                    NAME_MAX_BYTES);
     else if (size >= 2 && (*value == '"' || *value == '\'') && value[size - 1] == *value)
         conf_wrong(reader->conf, reader->line, "expected the value of \"%s\" without quotes", key);
+    else if (*value == '#' || *value == ';')
+        conf_wrong(reader->conf, reader->line, "expected a value of \"%s\" that does not begin with '%c'; a comment needs a line "
+                   "of its own", key, *value);
     else if (reader->section != NULL)
         section_add(reader->section, reader->line, key, value);
     else if (!reader->skipping)

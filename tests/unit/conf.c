@@ -130,6 +130,9 @@ static void test_lines(void **state)
         { "[daemon]\nk = \"v\"\n", "2: expected the value of \"k\" without quotes\n" },
         { "[daemon]\nk = v # c\n", "2: expected no '#' behind a blank; a comment needs a line of its own\n" },
         { "[daemon]\nk = v\t;c\n", "2: expected no ';' behind a blank; a comment needs a line of its own\n" },
+        { "[daemon]\nk =# c\nl:;c\n",
+          "2: expected a value of \"k\" that does not begin with '#'; a comment needs a line of its own\n"
+          "3: expected a value of \"l\" that does not begin with ';'; a comment needs a line of its own\n" },
         { "[daemon] # c\n", "1: expected nothing behind ']'; a comment needs a line of its own\n" },
         { "[daemon\nk = v\n", "1: expected ']' at the end of the section's name\n" },
         { "[daemon x]\n", "1: expected [daemon], which has no name\n" },
