@@ -11,6 +11,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+/* So often, and with such pauses, a place that gives an error is read again. */
+#define IO_TRIES 5u
+#define IO_PAUSE_US 10000
+
 static int posix_openat(int dir_fd, const char *path, int flags, mode_t mode)
 {
     return openat(dir_fd, path, flags, mode);
@@ -58,14 +62,23 @@ const struct io io_posix = {
 };
 const struct io *io = &io_posix;
 
+bool io_again(int error, unsigned *tries)
+{
+    if (error != EIO || ++*tries >= IO_TRIES)
+        return false;
+    usleep(IO_PAUSE_US);
+    return true;
+}
+
 ssize_t io_read_full(int fd, void *into, size_t size, uint64_t offset)
 {
+    unsigned tries = 0;
     size_t done = 0;
     ssize_t r;
 
     while (done < size) {
         r = io->pread(fd, (char *)into + done, size - done, (off_t)(offset + done));
-        if (r < 0 && errno == EINTR)
+        if (r < 0 && (errno == EINTR || io_again(errno, &tries)))
             continue;
         if (r < 0)
             return -errno;

@@ -9,6 +9,7 @@
 #ifndef DAEMON_IO_H
 #define DAEMON_IO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -40,6 +41,9 @@ struct io {
 extern const struct io *io;
 extern const struct io io_posix;
 
+/* A disk that changes its path, or finds a good copy, gives an error and then the bytes. True: ask again; counts in *tries,
+ * which begins at 0, and pauses for some milliseconds. */
+bool io_again(int error, unsigned *tries);
 /* Bytes read, fewer only at the end of the file; negative libuv code on trouble. */
 ssize_t io_read_full(int fd, void *into, size_t size, uint64_t offset);
 int io_write_full(int fd, const void *from, size_t size, uint64_t offset);

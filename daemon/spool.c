@@ -228,10 +228,21 @@ static void segment_trim(struct spool *spool, struct segment *segment, uint64_t 
     io->close(fd);
 }
 
+static int spool_open_file(const struct spool *spool, const struct segment *segment, struct segment_file *file)
+{
+    unsigned tries = 0;
+    int r;
+
+    do
+        r = segment_open(file, spool->dir_fd, segment->number);
+    while (r < 0 && io_again(-r, &tries));
+    return r;
+}
+
 static int spool_open_last(struct spool *spool, struct segment *segment)
 {
     struct segment_file file;
-    int r = segment_open(&file, spool->dir_fd, segment->number);
+    int r = spool_open_file(spool, segment, &file);
     bool torn;
 
     if (r == UV_EIO || r == UV_ELOOP) {
@@ -263,7 +274,7 @@ static int spool_open_place(struct spool *spool, struct segment *segment, uint64
 {
     struct segment_frame frame;
     struct segment_file file;
-    int r = segment_open(&file, spool->dir_fd, segment->number);
+    int r = spool_open_file(spool, segment, &file);
 
     if (r < 0)
         return r;
