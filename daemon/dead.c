@@ -85,24 +85,6 @@ static int dead_lock(const char *path, int flags, int operation, struct stat *st
     return UV_EAGAIN;
 }
 
-/* What was made or renamed is safe when its folder knows it. */
-static int dead_sync_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    int fd, r = 0;
-
-    if (folder == NULL)
-        abort();
-    fd = io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    if (fd < 0 || io->fsync(fd) < 0)
-        r = -errno;
-    if (fd >= 0)
-        io->close(fd);
-    free(folder);
-    return r;
-}
-
 /* ---- Appending ---- */
 
 /* The far end's own word, where the sink's sentence begins with it (sinks/sink.h). */
@@ -175,7 +157,7 @@ int dead_append(const char *path, const struct dead_stamp *stamp, struct part *c
         r = -errno;
     /* A file that is there may have been made by a process that died before this line: its folder is synced every time. */
     if (r == 0)
-        r = dead_sync_folder(path);
+        r = io_sync_folder(path);
     if (r < 0 && io->ftruncate(fd, st.st_size) < 0)
         r = -errno;
 out:
@@ -456,7 +438,7 @@ int dead_rewrite(const char *path, const struct dead_file *read, bool (*drops)(v
     if (r == 0 && io->renameat(AT_FDCWD, path_new, AT_FDCWD, path) < 0)
         r = -errno;
     else if (r == 0)
-        r = dead_sync_folder(path);
+        r = io_sync_folder(path);
     if (r < 0 && fd_new >= 0)
         io->unlinkat(AT_FDCWD, path_new, 0);
     dead_close(file);                              /* and unlocks */
