@@ -35,6 +35,7 @@
 #include "daemon/kafka_login.h"
 #include "daemon/log.h"
 #include "daemon/source.h"
+#include "daemon/unpack.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -46,7 +47,6 @@
 #include <sys/eventfd.h>
 #include <sys/queue.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #define TICK_MS         200
 #define DRAIN_MS        10000
@@ -414,34 +414,31 @@ static void partition_next(struct partition *partition)
     free(waiting);
 }
 
-/* The members of the packed chunk, one behind the other; what comes out is bounded, whatever goes in. */
+/* What comes out is bounded, whatever goes in. */
 static void on_unzip_work(uv_work_t *work)
 {
     struct unzip *unzip = work->data;
-    z_stream stream = { .next_in = (unsigned char *)unzip->packed->data, .avail_in = (unsigned)unzip->packed->size };
     size_t capacity = unzip->packed->size * 4 + 4096;
-    int r = inflateInit2(&stream, 16 + MAX_WBITS);
+    struct pen_error err = { 0 };
+    struct unpack *unpack;
+    ssize_t got;
 
     unzip->plain = malloc(capacity);
-    if (unzip->plain == NULL || r != Z_OK)
+    if (unzip->plain == NULL || unpack_new_fed(&unpack, unzip->packed->data, unzip->packed->size, &err) < 0)
         abort();
-    while (r == Z_OK && unzip->size < INFLATED_MAX) {
+    do {
         if (unzip->size == capacity) {
             capacity *= 2;
             unzip->plain = realloc(unzip->plain, capacity);
             if (unzip->plain == NULL)
                 abort();
         }
-        stream.next_out = (unsigned char *)unzip->plain + unzip->size;
-        stream.avail_out = (unsigned)(capacity - unzip->size);
-        r = inflate(&stream, Z_NO_FLUSH);
-        unzip->size = capacity - stream.avail_out;
-        if (r == Z_STREAM_END && stream.avail_in > 0)
-            r = inflateReset(&stream);
-    }
-    inflateEnd(&stream);
-    if (r != Z_STREAM_END)
-        unzip->why = r == Z_OK ? "it holds more than 16 MiB" : "it is damaged or cut off";
+        got = unpack_read(unpack, unzip->plain + unzip->size, capacity - unzip->size, &err);
+        unzip->size += got > 0 ? (size_t)got : 0;
+    } while (got > 0 && unzip->size < INFLATED_MAX);
+    if (got < 0 || !unpack_complete(unpack))
+        unzip->why = got > 0 ? "it holds more than 16 MiB" : "it is damaged or cut off";
+    unpack_free(unpack);
 }
 
 /* Those that may have waited for the only unzip, or for the flow. */
