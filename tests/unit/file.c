@@ -586,7 +586,7 @@ static void test_start_at_end(void **state)
     (void)state;
     put("logs/a.log", "w", "old\nolder\nunfin");
     start_logs("start = end");
-    AWAIT(!LIST_EMPTY(&host.streams));
+    AWAIT(!LIST_EMPTY(&host.streams) || host.rested > 0);
     for (unsigned i = 0; i < 40; i++)              /* the first sweep is over */
         uv_run(&host.loop, UV_RUN_ONCE);
     put("logs/a.log", "a", "ished\nnew\n");
