@@ -11,13 +11,13 @@ import threading
 
 import pytest
 
+import scenes
 import tls
 from clock import Clock
-from judge import alarms, event_id, ids_of, judge, warnings
+from judge import alarms, event_id, judge, warnings
 from kafka import AUTHORIZER, Cluster, Kafka, Unavailable, missing
-from penstock import total, wait_until
+from penstock import total
 from proxy import Proxy
-from records import write_activity
 
 pytestmark = pytest.mark.kafka
 
@@ -37,40 +37,23 @@ def broker(tmp_path_factory):
         missing(reason)
 
 
-class Scene:
-    """One file after the other through a daemon to one partition of one topic."""
+class Scene(scenes.Scene):
+    """To one partition of one topic."""
+
+    records = RECORDS
+    patience = 180
 
     def __init__(self, tmp_path, broker, penstock, name, bootstrap=None, **sink):
-        self.logs = tmp_path / 'logs'
-        self.logs.mkdir()
+        super().__init__(tmp_path, penstock)
         self.broker = broker
         self.topic = re.sub(r'[^a-z0-9]', '-', name.lower())
-        self.files = []
         broker.create_topic(self.topic)
-        self.daemon = penstock()
         self.sink = {**FAST, 'brokers': bootstrap or broker.bootstrap, 'topic': self.topic, **sink}
         self.configure()
 
     def configure(self, **more):
         self.sink.update(more)
-        self.daemon.configure(('source logs', {'type': 'file', 'path': f'{self.logs}/*.json'}), ('sink siem', self.sink))
-
-    def write(self, count=RECORDS):
-        part = self.logs / f'{len(self.files)}.part'
-        write_activity(part, count, seed=len(self.files) + 1)
-        path = part.with_suffix('.json')
-        part.rename(path)
-        self.files.append(path)
-
-    @property
-    def expected(self):
-        return ids_of(*self.files)
-
-    def count(self, key):
-        return total(self.daemon.counters(), key)
-
-    def until(self, condition, what, seconds=180):
-        return wait_until(condition, seconds, what, self.daemon)
+        super().configure(('sink siem', self.sink))
 
     def until_some(self, count):
         self.until(lambda: self.count('delivered') >= count, f'{count} to be delivered')
@@ -78,14 +61,6 @@ class Scene:
     def until_delivered(self):
         count = len(self.expected)
         self.until(lambda: self.count('delivered') + self.count('dead') >= count, f'{count} to be delivered')
-
-    def until_tried_again(self, times=2):
-        self.until(lambda: self.count('retries') >= times, f'{times} retries')
-
-    def until_refused(self, times=3):
-        """More than once, so that an alarm for each would show."""
-        self.until(lambda: self.count('refusals') >= times, f'{times} refusals')
-        assert self.count('held') + self.count('spooled') > 0 and self.count('dead') == 0
 
     def arrived(self):
         return [json.loads(value)['metadata']['uid'] for *_, value in self.broker.read_all(self.topic)]

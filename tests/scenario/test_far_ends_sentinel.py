@@ -11,61 +11,34 @@ import time
 
 import pytest
 
+import scenes
 import tls
 from clock import Clock
 from farend import FarEnd
-from judge import alarms, ids_of, judge, warnings
-from penstock import binary, total, wait_until
+from judge import alarms, judge, warnings
+from penstock import binary, total
 from proxy import Proxy
-from records import write_activity
 
 FAST = {'flush': '50ms', 'retry_min': '50ms', 'retry_max': '300ms'}
 RECORDS = 600                        # about 3 MB of rows, five posts
 
 
-class Scene:
-    """One file after the other through a daemon to the far end, straight or through the proxy."""
+class Scene(scenes.Scene):
+    """Straight to the far end or through the proxy."""
+
+    records = RECORDS
 
     def __init__(self, tmp_path, far_end, penstock, endpoint=None, **sink):
-        self.logs = tmp_path / 'logs'
-        self.logs.mkdir()
+        super().__init__(tmp_path, penstock)
         self.far_end = far_end
-        self.files = []
         if endpoint:
             sink['endpoint'] = endpoint
-        self.daemon = penstock(('source logs', {'type': 'file', 'path': f'{self.logs}/*.json'}),
-                               far_end.sink(**{**FAST, **sink}))
+        self.configure(far_end.sink(**{**FAST, **sink}))
 
-    def write(self, count=RECORDS):
-        """One more file: its records come after all others."""
-        part = self.logs / f'{len(self.files)}.part'
-        write_activity(part, count, seed=len(self.files) + 1)
-        path = part.with_suffix('.json')
-        part.rename(path)
-        self.files.append(path)
-
-    @property
-    def expected(self):
-        return ids_of(*self.files)
-
-    def until(self, condition, what, seconds=120):
-        return wait_until(condition, seconds, what, self.daemon)
-
-    def until_delivered(self, seconds=120):
+    def until_delivered(self, seconds=None):
         count = len(self.expected)
         self.until(lambda: self.far_end.distinct() >= count, f'{count} events to arrive', seconds)
-        self.until(lambda: total(self.daemon.counters(), 'held') + total(self.daemon.counters(), 'spooled') == 0,
-                   'all answers', seconds)
-
-    def until_tried_again(self, times=3):
-        self.until(lambda: total(self.daemon.counters(), 'retries') >= times, f'{times} retries')
-
-    def until_refused(self, times=3):
-        """Refused more than once, so that an alarm for each would show."""
-        self.until(lambda: total(self.daemon.counters(), 'refusals') >= times, f'{times} refusals')
-        counters = self.daemon.counters()
-        held = total(counters, 'held') + total(counters, 'spooled')
-        assert held > 0 and total(counters, 'dead') == 0
+        self.until(lambda: self.count('held') + self.count('spooled') == 0, 'all answers', seconds)
 
     def judge(self, fault, **more):
         assert self.far_end.violations() == []

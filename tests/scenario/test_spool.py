@@ -291,17 +291,21 @@ def test_full_disk_is_drained(penstock, far_end, tmp_path):
             filler.write(bytes(4096))
     spooled_bytes = blocks(state / 'spool')
     assert spooled_bytes > 1 << 20
-    far_end.fault(do='status', status=400, count=1)
+    uids = event_ids(first) + event_ids(second)
+    poisoned = uids[RECORDS // 2]
+    far_end.settings(poison=[f'"{poisoned}"'])
     far_end.up()
-    wait_until(lambda: far_end.distinct() >= RECORDS + records, 120, 'all records', daemon)
+    wait_until(lambda: far_end.distinct() >= RECORDS + records - 1, 120, 'all records', daemon)
     drained(daemon)
+    letters = (state / 'dead' / 'sentinel.jsonl').read_text().splitlines()
     filler.close()
     (state / 'filler').unlink()
     wait_until(lambda: (state / 'reserve').exists() and (state / 'reserve').stat().st_blocks * 512 >= 4 << 20, 60,
                'the reserve to be made anew', daemon)
     assert blocks(state / 'spool' / 'sentinel') <= 8192
     assert daemon.stop() == 0
-    assert set(far_end.uids()) == set(event_ids(first) + event_ids(second))
+    assert set(far_end.uids()) == set(uids) - {poisoned}
+    assert len(letters) == total(daemon.counters(), 'dead') == 1 and poisoned in letters[0]
     assert total(daemon.counters(), 'dropped') == 0
     if 'cursors cannot be saved' in daemon.log_text():
         assert 'the reserve is given' in daemon.log_text()
