@@ -25,6 +25,7 @@
 struct line {
     char text[LINE_MAX_BYTES];
     size_t size, limit;
+    size_t start;                    /* of the first pair */
     bool quoted;                     /* a quote is open */
     bool cut;                        /* something did not fit: nothing more until line_mend() */
 };
@@ -172,34 +173,64 @@ static void line_begin(struct line *line, enum log_level level)
     line_text(line, names[level]);
 }
 
+static bool level_is_shown(enum log_level level)
+{
+    return (int)level <= atomic_load_explicit(&level_max, memory_order_relaxed);
+}
+
+static void line_key(struct line *line, const char *key)
+{
+    line_text(line, line->size > line->start ? " " : "");
+    line_text(line, key);
+    line_add(line, "=", 1);
+}
+
+static void line_pair(struct line *line, const char *key, const char *value)
+{
+    line_key(line, key);
+    line_value(line, value != NULL ? value : "");
+}
+
+static void line_end(struct line *line, const char *msg)
+{
+    line_mend(line, LINE_MAX_BYTES - 16);
+    line_key(line, "msg");
+    line_quoted(line, msg);
+    line_mend(line, LINE_MAX_BYTES - 8);
+    line->text[line->size++] = '\n';
+    /* Nobody is left to tell when stderr is gone. */
+    if (write(STDERR_FILENO, line->text, line->size) < 0)
+        return;
+}
+
 void log_line(enum log_level level, const char *msg, ...)
 {
     struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
-    const char *key, *value;
+    const char *key;
     va_list args;
-    size_t start;
 
-    if ((int)level > atomic_load_explicit(&level_max, memory_order_relaxed))
+    if (!level_is_shown(level))
         return;
     line_begin(&line, level);
-    start = line.size;
+    line.start = line.size;
     va_start(args, msg);
-    while (!line.cut && (key = va_arg(args, const char *)) != NULL) {
-        value = va_arg(args, const char *);
-        line_text(&line, line.size > start ? " " : "");
-        line_text(&line, key);
-        line_add(&line, "=", 1);
-        line_value(&line, value != NULL ? value : "");
-    }
+    while (!line.cut && (key = va_arg(args, const char *)) != NULL)
+        line_pair(&line, key, va_arg(args, const char *));
     va_end(args);
-    line_mend(&line, LINE_MAX_BYTES - 16);
-    line_text(&line, line.size > start ? " msg=" : "msg=");
-    line_quoted(&line, msg);
-    line_mend(&line, LINE_MAX_BYTES - 8);
-    line.text[line.size++] = '\n';
-    /* Nobody is left to tell when stderr is gone. */
-    if (write(STDERR_FILENO, line.text, line.size) < 0)
+    line_end(&line, msg);
+}
+
+void log_pairs(enum log_level level, const char *msg, const char *const *pairs)
+{
+    struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
+
+    if (!level_is_shown(level))
         return;
+    line_begin(&line, level);
+    line.start = line.size;
+    for (; !line.cut && pairs[0] != NULL; pairs += 2)
+        line_pair(&line, pairs[0], pairs[1]);
+    line_end(&line, msg);
 }
 
 void log_set_level(enum log_level level)

@@ -13,6 +13,8 @@ enum log_level { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 6, LOG_TRACE = 7 };
 
 /* Keys and values alternate, all strings, ended by NULL: log_line(LOG_NOTE, "flow paused", "sink", name, NULL). */
 void log_line(enum log_level level, const char *msg, ...) __attribute__((sentinel));
+/* The same from an array, for a caller that does not know how many there will be: key, value, …, NULL. */
+void log_pairs(enum log_level level, const char *msg, const char *const *pairs);
 void log_set_level(enum log_level level);
 /* For numbers in a call: formats into one of a few static slots of the calling thread. */
 const char *log_number(unsigned long long value);

@@ -968,15 +968,36 @@ static uint64_t host_behind(const struct source_host *host)
     return behind;
 }
 
+static size_t host_numbers(const struct source_host *host, struct source_number numbers[SOURCE_NUMBERS_MAX])
+{
+    const struct source_type *type = host->settings->type;
+    size_t count = type->numbers != NULL && host->self != NULL ? type->numbers(host->self, numbers) : 0;
+
+    assert(count <= SOURCE_NUMBERS_MAX);
+    return count;
+}
+
+/* How far the source is, and what only its type counts. */
 static void log_lag(const struct source_host *host)
 {
+    struct source_number numbers[SOURCE_NUMBERS_MAX];
+    size_t count = host_numbers(host, numbers);
+    char values[SOURCE_NUMBERS_MAX][24];
+    const char *pairs[6 + 2 * SOURCE_NUMBERS_MAX + 1] = { "source", host->settings->name, "newest", "none", "behind",
+                                                          log_number(host_behind(host)) };
     struct buf newest = { 0 };
 
-    if (host->newest_ticks > 0)
+    if (host->newest_ticks > 0) {
         buf_time(&newest, host->newest_ticks);
-    buf_char(&newest, '\0');
-    log_line(LOG_NOTE, "lag", "source", host->settings->name, "newest", newest.size > 1 ? newest.data : "none", "behind",
-             log_number(host_behind(host)), NULL);
+        buf_char(&newest, '\0');
+        pairs[3] = newest.data;
+    }
+    for (size_t i = 0; i < count; i++) {
+        snprintf(values[i], sizeof(values[i]), "%" PRIu64, numbers[i].value);
+        pairs[6 + 2 * i] = numbers[i].name;
+        pairs[7 + 2 * i] = values[i];
+    }
+    log_pairs(LOG_NOTE, "lag", pairs);
     buf_free(&newest);
 }
 
@@ -997,8 +1018,6 @@ void pipeline_log_counters(struct pipeline *pipeline)
     for (uint32_t h = 0; h < pipeline->host_count; h++) {
         log_source(&pipeline->hosts[h]);
         log_lag(&pipeline->hosts[h]);
-        if (pipeline->hosts[h].settings->type->log_counters != NULL && pipeline->hosts[h].self != NULL)
-            pipeline->hosts[h].settings->type->log_counters(pipeline->hosts[h].self);
         for (uint32_t o = 0; o < pipeline->outlet_count; o++)
             log_ledger(pipeline->hosts[h].settings->name, pipeline->outlets[o], h);
     }

@@ -84,6 +84,16 @@ void source_drained(struct source_host *host);
 /* For counters: a stream that could not be read (permission, I/O). Repeats are the source's to sum up. */
 void source_trouble(struct source_host *host);
 
+/* What only one type of source counts. Names are one word, static, and never change their meaning: the log's counters have
+ * them, with `newest` and `behind`, and whatever else shows counters takes them from here too. */
+#define SOURCE_NUMBERS_MAX 12
+struct source_number {
+    const char *name;
+    enum { SOURCE_COUNT, SOURCE_LEVEL } kind;      /* grows since the start; goes up and down */
+    uint64_t value;
+    const char *help;                              /* one sentence, static */
+};
+
 struct source_type {
     const char *name;                /* the value of `type =` */
     const struct pen_option *options;
@@ -103,8 +113,8 @@ struct source_type {
     bool (*on_rest)(void *self, void *stream_self, const struct cursor *at);
     /* As a sink's: what is wrong with the settings that single rows cannot tell. May be NULL. */
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
-    /* SIGUSR1: one log line about what only this type counts. May be NULL. */
-    void (*log_counters)(void *self);
+    /* Fills in what only this type counts, always the same names in the same order; returns how many. May be NULL. */
+    size_t (*numbers)(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX]);
 };
 
 extern const struct source_type file_source, azure_blob_source, event_hub_source, kafka_source;

@@ -514,18 +514,23 @@ static void blob_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     source_note_at_rest(source);
 }
 
-static void blob_source_log_counters(void *self)
+static size_t blob_source_numbers(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX])
 {
     const struct blob_source *source = self;
     const struct storage_counts *counts = storage_counts(source->storage);
+    size_t count = 0;
 
-    log_line(LOG_NOTE, "container", "source", source_name(source->host), "requests", log_number(counts->requests), "fetched",
-             log_number(counts->fetched), "listed", log_number(counts->listed), "places", log_number(source->place_count),
-             "blobs", log_number(source->blob_count), "waiting", log_number(source->ready_count), NULL);
+    numbers[count++] = (struct source_number){ "requests", SOURCE_COUNT, counts->requests, "Requests to the service." };
+    numbers[count++] = (struct source_number){ "fetched", SOURCE_COUNT, counts->fetched, "Bytes of blobs downloaded." };
+    numbers[count++] = (struct source_number){ "listed", SOURCE_COUNT, counts->listed, "Bytes of listings downloaded." };
+    numbers[count++] = (struct source_number){ "places", SOURCE_LEVEL, source->place_count, "Prefixes with hours." };
+    numbers[count++] = (struct source_number){ "blobs", SOURCE_LEVEL, source->blob_count, "Blobs that are remembered." };
+    numbers[count++] = (struct source_number){ "waiting", SOURCE_LEVEL, source->ready_count, "Blobs in turn to be read." };
+    return count;
 }
 
 const struct source_type azure_blob_source = {
     .name = "azure-blob", .options = blob_options, .open = blob_source_open, .start = blob_source_start,
     .on_chunk = blob_source_on_chunk, .on_flow = blob_source_on_flow, .stop = blob_source_stop, .close = blob_source_close,
-    .prove = blob_source_prove, .log_counters = blob_source_log_counters,
+    .prove = blob_source_prove, .numbers = blob_source_numbers,
 };

@@ -1550,27 +1550,31 @@ static void hub_settle(void *self, void (*settled)(void *arg), void *arg)
     uv_queue_work(source_loop(hub->host), &hub->reaper, on_settle_work, on_settled);
 }
 
-static void hub_log_counters(void *self)
+static size_t hub_numbers(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX])
 {
-    struct hub *hub = self;
+    const struct hub *hub = self;
     const struct partition *partition;
-    unsigned count = 0;
+    uint64_t partitions = 0;
+    size_t count = 0;
 
     TAILQ_FOREACH(partition, &hub->partitions, entry)
-        count += !partition->leaving;
-    log_line(LOG_NOTE, "partitions", "source", source_name(hub->host), "partitions", log_number(count), "waiting",
-             log_number(hub->waiting_bytes), "missing", log_number(hub->missing), NULL);
+        partitions += !partition->leaving;
+    numbers[count++] = (struct source_number){ "partitions", SOURCE_LEVEL, partitions, "Partitions that are ours to read." };
+    numbers[count++] = (struct source_number){ "waiting", SOURCE_LEVEL, hub->waiting_bytes, "Bytes of messages in turn." };
+    numbers[count++] = (struct source_number){ "missing", SOURCE_COUNT, hub->missing,
+                                               "Messages that were deleted before they were read." };
+    return count;
 }
 
 const struct source_type event_hub_source = {
     .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .log_counters = hub_log_counters,
+    .numbers = hub_numbers,
 };
 
 /* The same under the name that users of another Kafka look for. */
 const struct source_type kafka_source = {
     .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .log_counters = hub_log_counters,
+    .numbers = hub_numbers,
 };

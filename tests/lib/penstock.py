@@ -71,7 +71,7 @@ def parse_line(line):
 
 
 # What each kind of counters line has and no other line does.
-COUNTERS = {'records': 'read', 'lag': 'behind', 'partitions': 'missing',
+COUNTERS = {'records': 'read', 'lag': 'behind',
             'messages': 'delivered', 'sink': 'batches', 'memory': 'budget'}
 
 

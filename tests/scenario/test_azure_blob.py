@@ -40,7 +40,7 @@ def container(azurite):
 def blob_counters(daemon):
     """The last line that only this source writes."""
     daemon.counters()
-    return [keys for keys in map(parse_line, daemon.log_text().splitlines()) if keys.get('msg') == 'container'][-1]
+    return [keys for keys in map(parse_line, daemon.log_text().splitlines()) if keys.get('msg') == 'lag'][-1]
 
 
 def test_growing_block_and_append_blobs(penstock, far_end, azurite, container):

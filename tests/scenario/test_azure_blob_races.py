@@ -55,7 +55,7 @@ def rows(daemon):
 
 def blob_counters(daemon):
     daemon.counters()
-    return [keys for keys in map(parse_line, daemon.log_text().splitlines()) if keys.get('msg') == 'container'][-1]
+    return [keys for keys in map(parse_line, daemon.log_text().splitlines()) if keys.get('msg') == 'lag'][-1]
 
 
 # Races.

@@ -57,6 +57,8 @@ static void test_line(void **state)
     assert_true(text[10] == 'T' && text[19] == '.' && text[23] == 'Z');
     log_line(LOG_NOTE, "started", NULL);
     assert_string_equal(logged(), "info msg=\"started\"\n");
+    log_pairs(LOG_NOTE, "lag", (const char *const[]){ "source", "two words", "behind", "0", NULL });
+    assert_string_equal(logged(), "info source=\"two words\" behind=0 msg=\"lag\"\n");
     log_line(LOG_ERROR, "", "empty", "", "null", NULL, NULL);
     assert_string_equal(logged(), "error empty=\"\" null=\"\" msg=\"\"\n");
 }
