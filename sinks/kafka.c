@@ -16,7 +16,8 @@
  *
  *   READY    the producer runs (or is made by the next submit); batches are answered one by one, as they are done
  *   PURGING  the producer was told to drop all; reports still come in and are believed; nothing is answered
- *   REAPING  a pool thread destroys it: that joins its threads, which may sit in a name lookup
+ *   REAPING  a pool thread destroys it: that joins its threads, which may sit in a name lookup. When all was reported, and
+ *            librdkafka therefore holds nothing of ours, this has REAP_MS, and then the producer is left to itself
  *   REAPED   nothing of librdkafka can touch a lent byte any more: every batch is answered, in order
  *
  * Batches submitted meanwhile wait unproduced and share the answer: they are later, and must not overtake. What the far
@@ -44,6 +45,7 @@
  * reports have made room.
  */
 #include "daemon/kafka_client.h"
+#include "daemon/kafka_end.h"
 #include "daemon/kafka_login.h"
 #include "daemon/log.h"
 #include "sinks/sink.h"
@@ -63,6 +65,7 @@
 #define EVENTS_PER_TURN 64           /* one event may carry the reports of one request: up to batch.num.messages */
 #define TICK_MS         200
 #define PURGE_MS        2000
+#define REAP_MS         3000
 #define STOP_MS         1500         /* the daemon has waited half its stop time already; then we purge, PURGE_MS at most */
 #define LOG_EVERY_MS    30000
 #define OFFSETLESS_MAX  3            /* producers given up for want of an offset, before a far end is taken to tell none */
@@ -125,6 +128,7 @@ struct kafka {
     uv_poll_t poll;
     uv_timer_t timer;
     uv_work_t reaper;
+    bool lends;                      /* some of what was produced is not reported: librdkafka may look at it still */
     unsigned handles;                /* open */
     uint64_t stop_by_ms;
     void (*stopped)(void *);         /* set: stop() was called */
@@ -389,7 +393,10 @@ static void reap(uv_work_t *work)
     struct kafka *kafka = work->data;
 
     rd_kafka_topic_destroy(kafka->producer_topic);
-    rd_kafka_destroy(kafka->producer);
+    if (kafka->lends)
+        rd_kafka_destroy(kafka->producer);       /* until it is gone, the bytes are not ours to give back */
+    else
+        kafka_end(kafka->producer, REAP_MS);
 }
 
 static void kafka_turn(struct kafka *kafka);
@@ -447,6 +454,7 @@ static void kafka_reap(struct kafka *kafka)
     int r;
 
     kafka->state = REAPING;
+    kafka->lends = !kafka_is_quiet(kafka);
     kafka_login_forget(kafka->login, kafka->trouble == PEN_REFUSED);
     rd_kafka_queue_io_event_enable(kafka->queue, -1, NULL, 0);
     rd_kafka_queue_destroy(kafka->queue);

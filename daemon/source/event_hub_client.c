@@ -9,9 +9,9 @@
  */
 #include "daemon/source/event_hub.h"
 
+#include "daemon/kafka_end.h"
 #include "daemon/log.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,70 +249,13 @@ static void hub_disconnect(struct hub *hub, bool refused)
     hub->jobs++;
 }
 
-/* ---- The client's end ------------------------------------------------------------------------------------------- */
-
-struct ending {
-    rd_kafka_t *client;
-    uv_mutex_t lock;
-    uv_cond_t ended;
-    bool done, left;                 /* whoever comes second frees it */
-};
-
-static void ending_free(struct ending *ending)
-{
-    uv_cond_destroy(&ending->ended);
-    uv_mutex_destroy(&ending->lock);
-    free(ending);
-}
-
-static void *ending_run(void *arg)
-{
-    struct ending *ending = arg;
-    bool left;
-
-    rd_kafka_destroy_flags(ending->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-    uv_mutex_lock(&ending->lock);
-    ending->done = true;
-    left = ending->left;
-    uv_cond_signal(&ending->ended);
-    uv_mutex_unlock(&ending->lock);
-    if (left)
-        ending_free(ending);
-    return NULL;
-}
-
-/* On the pool. librdkafka 2.0 joins its threads, and where a topic was deleted while they served it one of them may never
- * end: so this happens on a thread of its own, which is left to the end of the process when its time is over. */
-static void client_end(rd_kafka_t *client, uint64_t ms)
-{
-    struct ending *ending = calloc(1, sizeof(*ending));
-    uint64_t end = uv_hrtime() + ms * 1000000, now;
-    pthread_t thread;
-    bool done;
-
-    if (ending == NULL || uv_mutex_init(&ending->lock) != 0 || uv_cond_init(&ending->ended) != 0)
-        abort();
-    ending->client = client;
-    if (pthread_create(&thread, NULL, ending_run, ending) != 0)
-        abort();
-    pthread_detach(thread);
-    uv_mutex_lock(&ending->lock);
-    while (!ending->done && (now = uv_hrtime()) < end)
-        uv_cond_timedwait(&ending->ended, &ending->lock, end - now);
-    done = ending->done;
-    ending->left = !done;
-    uv_mutex_unlock(&ending->lock);
-    if (done)
-        ending_free(ending);
-}
-
 /* ---- A new login ------------------------------------------------------------------------------------------------ */
 
 static void on_reap(uv_work_t *work)
 {
     struct hub *hub = work->data;
 
-    client_end(hub->consumer, SETTLE_MS);
+    kafka_end(hub->consumer, SETTLE_MS);
 }
 
 static void hub_connect_again(struct hub *hub)
@@ -403,7 +346,7 @@ static void on_settle_work(uv_work_t *work)
             rd_kafka_queue_poll_callback(queue, 50);
     rd_kafka_queue_destroy(queue);
     if (error != NULL || rd_kafka_consumer_closed(hub->consumer))
-        client_end(hub->consumer, SETTLE_MS);
+        kafka_end(hub->consumer, SETTLE_MS);
 }
 
 static void on_settled(uv_work_t *work, int status)

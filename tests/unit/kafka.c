@@ -5,6 +5,7 @@
  * one piece, so that a resend keeps the order; one bad message costs its neighbours nothing; no setting that would break
  * this is taken.
  */
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -588,6 +589,44 @@ static void stop_is_bounded_when_the_broker_is_gone(void **state)
     loan_free(loan);
 }
 
+/* librdkafka 2.0 may wait for ever for a thread of its own. */
+static uv_sem_t end_may_go_on, ended;
+static bool hold_end;
+
+void rd_kafka_destroy_flags(rd_kafka_t *rk, int flags)
+{
+    void (*really)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_destroy_flags");
+    bool held = hold_end;
+
+    if (held)
+        uv_sem_wait(&end_may_go_on);
+    really(rk, flags);
+    if (held)
+        uv_sem_post(&ended);
+}
+
+static void stop_does_not_wait_for_a_producer_that_never_ends(void **state)
+{
+    static const char *const texts[] = { "m-0" };
+    struct world *world = *state;
+    struct loan *loan;
+
+    uv_sem_init(&end_may_go_on, 0);
+    uv_sem_init(&ended, 0);
+    assert_int_equal(world_start(world), 0);
+    loan = world_submit(world, texts, NULL, 1);
+    world_wait(world, loan);
+    assert_int_equal(loan->answer.outcome, PEN_DELIVERED);
+    loan_free(loan);
+    hold_end = true;
+    world_stop(world);
+    hold_end = false;
+    uv_sem_post(&end_may_go_on);
+    uv_sem_wait(&ended);                         /* it ends after all, and without us */
+    uv_sem_destroy(&ended);
+    uv_sem_destroy(&end_may_go_on);
+}
+
 /* A sink that was shut out while idle must not let the first batch wait for the whole timeout. */
 static void idle_producer_that_died_is_made_anew(void **state)
 {
@@ -780,6 +819,7 @@ int main(void)
         PROMISE(limits_are_the_settings),
         PROMISE(stop_delivers_what_is_on_its_way),
         PROMISE(stop_is_bounded_when_the_broker_is_gone),
+        PROMISE(stop_does_not_wait_for_a_producer_that_never_ends),
         PROMISE(idle_producer_that_died_is_made_anew),
         PROMISE(submit_and_stop_from_inside_an_answer),
         PROMISE(refused_settings_name_the_culprit),
