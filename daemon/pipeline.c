@@ -61,6 +61,7 @@ struct job {
     size_t worker_bytes;                           /* as counted in the budget */
     struct stream *stream;                         /* NULL: free */
     struct work run;
+    uint32_t message;                              /* of the chunk, where it has messages: the one that `run` is at */
     uint64_t since_ms;
 };
 
@@ -111,22 +112,46 @@ static uint64_t wall_ms(void)
 
 /* ---- Chunks ---- */
 
-struct chunk *chunk_take(struct source_host *host, size_t capacity)
+static size_t chunk_cost(const struct chunk *chunk)
 {
-    struct chunk *chunk = malloc(sizeof(*chunk) + capacity + JSON_PADDING);
+    return chunk->capacity + chunk->message_max * sizeof(*chunk->messages);
+}
+
+struct chunk *chunk_take_messages(struct source_host *host, size_t capacity, uint32_t message_max)
+{
+    size_t list = message_max * sizeof(struct chunk_message);
+    struct chunk *chunk = malloc(sizeof(*chunk) + list + capacity + JSON_PADDING);
 
     if (chunk == NULL)
         abort();
-    *chunk = (struct chunk){ .data = (char *)(chunk + 1), .capacity = capacity };
-    budget_take(&host->pipeline->budget, capacity);
-    host->pipeline->chunk_bytes += capacity;
+    *chunk = (struct chunk){ .capacity = capacity, .message_max = message_max };
+    chunk->messages = (struct chunk_message *)(chunk + 1);
+    chunk->data = (char *)(chunk + 1) + list;
+    budget_take(&host->pipeline->budget, chunk_cost(chunk));
+    host->pipeline->chunk_bytes += chunk_cost(chunk);
     return chunk;
+}
+
+struct chunk *chunk_take(struct source_host *host, size_t capacity)
+{
+    return chunk_take_messages(host, capacity, 0);
+}
+
+void chunk_add(struct chunk *chunk, uint64_t number, const void *data, size_t size)
+{
+    assert(chunk->message_count < chunk->message_max && size <= chunk->capacity - chunk->size);
+    if (chunk->message_count == 0)
+        chunk->offset = number;
+    if (size > 0)
+        memcpy(chunk->data + chunk->size, data, size);
+    chunk->size += size;
+    chunk->messages[chunk->message_count++] = (struct chunk_message){ number, chunk->size };
 }
 
 void chunk_drop(struct source_host *host, struct chunk *chunk)
 {
-    budget_give(&host->pipeline->budget, chunk->capacity);
-    host->pipeline->chunk_bytes -= chunk->capacity;
+    budget_give(&host->pipeline->budget, chunk_cost(chunk));
+    host->pipeline->chunk_bytes -= chunk_cost(chunk);
     free(chunk);
 }
 
@@ -254,15 +279,18 @@ static void job_commit(struct job *job)
     struct work *work = &job->run;
     struct run *run;
 
-    stream->chunk_at += work->consumed;
+    stream->chunk_at = (size_t)(work->data - stream->chunk->data) + work->consumed;
+    stream->chunk_message = job->message;
     stream->word = work->word_after;
     stream->skip = work->skip_after;
     stream->blamed = work->blamed_after;
     if (!work->whole) {
         stream->position += work->consumed;
-    } else if (work->end == WORK_ALL) {            /* before its end, a message has no place to go on at but its beginning */
-        stream->position++;
+    } else if (work->end == WORK_ALL) {
+        stream->position = work->place + 1;
         stream->word = 0;
+    } else {                                       /* before its end, a message has no place to go on at but its beginning */
+        stream->position = work->place;
     }
     run = stream_run(stream);
     if (work->whole)
@@ -327,11 +355,37 @@ static void big_give(struct pipeline *pipeline)
 
 /* ---- Jobs ---- */
 
+static size_t message_begin(const struct chunk *chunk, uint32_t message)
+{
+    return message > 0 ? chunk->messages[message - 1].end : 0;
+}
+
+/* Small messages of a queue share a job. */
+static bool job_next_message(struct job *job)
+{
+    const struct chunk *chunk = job->stream->chunk;
+    struct work *run = &job->run;
+    size_t begin;
+
+    if (run->end != WORK_ALL || job->message + 1 >= chunk->message_count)
+        return false;
+    begin = message_begin(chunk, ++job->message);
+    run->data = chunk->data + begin;
+    run->size = chunk->messages[job->message].end - begin;
+    run->offset = run->word = run->skip = 0;
+    run->blamed = false;
+    run->place = chunk->messages[job->message].number;
+    run->adds = true;
+    return true;
+}
+
 static void on_job_work(uv_work_t *work)
 {
     struct job *job = work->data;
 
-    work_run(job->worker, &job->run);
+    do {
+        work_run(job->worker, &job->run);
+    } while (job_next_message(job));
     if (job->run.big_allowed && job->run.end != WORK_FULL)
         worker_shrink(job->worker);
 }
@@ -398,13 +452,16 @@ static struct job *job_free(struct pipeline *pipeline)
 static void job_start(struct pipeline *pipeline, struct job *job, struct stream *stream)
 {
     const struct chunk *chunk = stream->chunk;
+    const struct chunk_message *message = chunk->message_count > 0 ? &chunk->messages[stream->chunk_message] : NULL;
+    size_t at = stream->chunk_at;
 
     job->stream = stream;
+    job->message = stream->chunk_message;
     job->run = (struct work){
-        .plan = &stream->host->plan, .data = chunk->data + stream->chunk_at, .size = chunk->size - stream->chunk_at,
-        .offset = chunk->whole ? stream->chunk_at : stream->position, .word = stream->word, .skip = stream->skip,
-        .blamed = stream->blamed, .received_ms = wall_ms(), .final = chunk->final || chunk->whole,
-        .whole = chunk->whole, .place = chunk->offset, .big_allowed = stream->big,
+        .plan = &stream->host->plan, .data = chunk->data + at, .size = (message ? message->end : chunk->size) - at,
+        .offset = message ? at - message_begin(chunk, job->message) : stream->position, .word = stream->word,
+        .skip = stream->skip, .blamed = stream->blamed, .received_ms = wall_ms(), .final = chunk->final || message,
+        .whole = message != NULL, .place = message ? message->number : 0, .big_allowed = stream->big,
     };
     if (stream->big)
         big_take(pipeline, stream);
@@ -448,11 +505,12 @@ void stream_offer(struct stream *stream, struct chunk *chunk)
     struct pipeline *pipeline = stream->host->pipeline;
 
     assert(stream->chunk == NULL && !stream->closed && chunk->offset >= stream->position);
-    assert(chunk->whole || chunk->offset == stream->position);
+    assert(chunk->message_count > 0 || chunk->offset == stream->position);
     stream->position = chunk->offset;
     memset(chunk->data + chunk->size, 0, JSON_PADDING);
     stream->chunk = chunk;
     stream->chunk_at = 0;
+    stream->chunk_message = 0;
     pipeline->chunks_out++;
     stream_queue(stream);
     pipeline_work(pipeline);

@@ -29,14 +29,21 @@ struct chunk {
     size_t size, capacity;
     uint64_t offset;                 /* of data[0] in the stream */
     bool final;                      /* nothing will ever follow: what is left over is torn, not unfinished */
-    /* One message of a queue: `offset` is its number, and behind it the stream's position is offset + 1, however many bytes
-     * it has. It is framed by itself, what is left over at its end is torn, and its records all stand at its number.
-     * Numbers may be missing between two messages. */
-    bool whole;
+    /* Messages of a queue, end to end; `offset` is the number of the first. Each is framed by itself, what is left over at its
+     * end is torn, its records all stand at its number, and behind it the stream's position is that number + 1, however many
+     * bytes it has. Numbers rise; some may be missing between two. */
+    struct chunk_message {
+        uint64_t number;
+        size_t end;                  /* in data; the next one begins there */
+    } *messages;
+    uint32_t message_count, message_max;           /* 0: a run of bytes */
 };
 
 /* Taken from the budget, which it may overdraw by one chunk per stream at work. Never NULL. */
 struct chunk *chunk_take(struct source_host *host, size_t capacity);
+/* One for at least one message; chunk_add() copies one behind those that are there. */
+struct chunk *chunk_take_messages(struct source_host *host, size_t capacity, uint32_t message_max);
+void chunk_add(struct chunk *chunk, uint64_t number, const void *data, size_t size);
 void chunk_drop(struct source_host *host, struct chunk *chunk);
 
 /* A stream's row in state.db. */
@@ -57,7 +64,8 @@ struct stream *stream_open(struct source_host *host, const char *name, const str
 uint64_t stream_position(const struct stream *stream);
 /* Everything before it is safe: delivered, dead, dropped by a rule, or on disk and synced. */
 uint64_t stream_safe_position(const struct stream *stream);
-/* Hands the chunk over; data[0] must be at stream_position(), a whole message there or behind. Only while no other chunk of the stream is out. */
+/* Hands the chunk over; data[0] must be at stream_position(), a first message there or behind. Only while no other chunk of
+ * the stream is out. */
 void stream_offer(struct stream *stream, struct chunk *chunk);
 /* True: all that was read of it is safe, and here is its cursor. Only then may it be closed and be opened again later: two
  * streams of one key must not be about at once, or the elder's cursor would be saved over the younger's. */

@@ -29,6 +29,7 @@ struct stream {
     /* the pipeline's */
     struct chunk *chunk;             /* out, with us */
     size_t chunk_at;                 /* bytes of it done with */
+    uint32_t chunk_message;          /* and messages */
     uint64_t skip;                   /* events of the record at `position` that are committed */
     bool blamed;                     /* and it is counted as partly read */
     bool big;                        /* its next record needs the budget to itself */

@@ -336,15 +336,17 @@ static void worker_begin(struct worker *worker, struct work *work)
 
     assert(plan->parser_count > 0 && plan->schema_count <= WORK_SCHEMAS_MAX);
     worker->work = work;
+    work->end = WORK_ALL;
+    work->skip_after = 0;
+    work->blamed_after = false;
+    if (work->adds)
+        return;
     worker->first_builtin = 0;
     while (plan->parsers[worker->first_builtin].plugin != NULL)
         worker->first_builtin++;     /* ends at `unknown`, at the latest */
     for (size_t i = 0; i < plan->schema_count; i++)
         messages_reset(&worker->messages[i], plan->output_max);
     work->messages = worker->messages;
-    work->end = WORK_ALL;
-    work->skip_after = 0;
-    work->blamed_after = false;
     work->counts = (struct work_counts){ 0 };
     work->fault_count = 0;
 }

@@ -88,6 +88,8 @@ struct work {
     bool final;
     bool whole;                          /* all its records stand at `place`, wherever their bytes are */
     uint64_t place;
+    bool adds;                           /* messages, counts and faults come behind those of the run before, which ended
+                                          * with WORK_ALL under the same plan */
     bool big_allowed;
     /* out */
     enum work_end end;

@@ -1,8 +1,8 @@
 /*
  * event_hub.c - reads an Azure event hub through its Kafka endpoint, or a topic of any Kafka, through librdkafka.
  *
- * A partition is a stream, a message's offset its position; each message is one chunk, framed by itself: `{"records":[…]}`,
- * a single record, an array, or any of these in gzip.
+ * A partition is a stream, a message's offset its position; each message is framed by itself: `{"records":[…]}`, a single
+ * record, an array, or any of these in gzip. Small ones go through the pipeline several at a time.
  *
  * Whose cursor? The consumer group's committed offsets, because partitions move between the daemons of a group. An offset
  * is committed when everything before it is safe: every sink has answered, or the spool has it synced. We store such offsets
@@ -258,6 +258,8 @@ static size_t hub_numbers(void *self, struct source_number numbers[SOURCE_NUMBER
     numbers[count++] = (struct source_number){ "waiting", SOURCE_LEVEL, hub->waiting_bytes, "Bytes of messages in turn." };
     numbers[count++] = (struct source_number){ "missing", SOURCE_COUNT, hub->missing,
                                                "Messages that were deleted before they were read." };
+    numbers[count++] = (struct source_number){ "holes", SOURCE_COUNT, hub->holes,
+                                               "Offsets without a message: of transactions, or compacted away." };
     return count;
 }
 

@@ -31,9 +31,9 @@ struct partition {
     struct stream *stream;
     uint64_t stored;                 /* last told to librdkafka, which commits it; UINT64_MAX: nothing yet */
     STAILQ_HEAD(, waiting) waiting;
-    bool out;                        /* a message is with the pipeline, or being inflated */
+    bool out;                        /* messages are with the pipeline, or one is being inflated */
     bool leaving;                    /* revoked, and draining */
-    bool gone;                       /* given up: freed when the message that is out has come back */
+    bool gone;                       /* given up: freed when what is out has come back */
 };
 
 enum hub_state { HUB_OPENED, HUB_RUNNING, HUB_RENEWING, HUB_STOPPED };
@@ -66,6 +66,7 @@ struct hub {
     bool more;                       /* librdkafka may have messages that it does not wake us for */
     bool held_back;                  /* and its queue may have filled meanwhile */
     uint64_t missing;                /* offsets that were deleted before we read them */
+    uint64_t holes;                  /* offsets without a message, which are no loss */
     uint64_t gap_log_after_ms;
 
     /* group */
@@ -112,7 +113,7 @@ void partition_new(struct hub *hub, const char *topic, int32_t id, uint64_t offs
 void partition_drop_waiting(struct partition *partition);
 void partition_free(struct partition *partition);
 char *partition_key(const char *topic, int32_t id);  /* in state.db and in names; the caller's to free */
-/* A message came back, or the partition is on its way out. Frees it where it is gone. */
+/* A chunk came back, or the partition is on its way out. Frees it where it is gone. */
 void partition_done(struct partition *partition);
 void hub_next(struct hub *hub);                      /* messages that have waited for the flow */
 void hub_poll(struct hub *hub);                      /* takes what librdkafka has, as far as there is room */

@@ -3,7 +3,8 @@
  *
  *   librdkafka's queue ──hub_poll──▶ waiting ──[unzip on the pool]──▶ offered, `out` ──partition_done──▶ the next one
  *
- * One message of a partition is out at a time; a few wait behind it, counted in the budget. Beyond WAITING_MAX, or while
+ * One chunk of a partition is out at a time, with one message or a few small ones; others wait behind it, counted in the
+ * budget. Beyond WAITING_MAX, or while
  * the flow is closed, librdkafka is not asked for more; when that lasts, partitions are paused and it is asked all the same,
  * since a consumer that does not poll is put out of its group. Pausing throws away what was fetched ahead; resuming goes on
  * behind the last message that we took.
@@ -26,6 +27,9 @@
 #define POLLS_PER_TURN  256
 #define WAITING_MAX     ((size_t)1 << 20)
 #define INFLATED_MAX    ((size_t)16 << 20)
+/* Of messages that go out together. */
+#define GATHERED_BYTES  ((size_t)64 << 10)
+#define GATHERED_MAX    256
 
 struct waiting {
     STAILQ_ENTRY(waiting) entry;
@@ -41,8 +45,6 @@ struct unzip {
     size_t size;
     const char *why;                 /* NULL: it went well */
 };
-
-static void partition_next(struct partition *partition);
 
 /* ---- Partitions ------------------------------------------------------------------------------------------------- */
 
@@ -87,16 +89,28 @@ void partition_new(struct hub *hub, const char *topic, int32_t id, uint64_t offs
     partition_open_stream(partition, offset);
 }
 
+/* What one in turn costs us: there may be very many very small ones. */
+static size_t waiting_cost(const struct waiting *waiting)
+{
+    return sizeof(*waiting) + sizeof(*waiting->chunk) + JSON_PADDING + waiting->chunk->capacity;
+}
+
+/* The first one is no longer in turn; its chunk is the caller's. */
+static struct chunk *partition_shift(struct partition *partition)
+{
+    struct waiting *waiting = STAILQ_FIRST(&partition->waiting);
+    struct chunk *chunk = waiting->chunk;
+
+    STAILQ_REMOVE_HEAD(&partition->waiting, entry);
+    partition->hub->waiting_bytes -= waiting_cost(waiting);
+    free(waiting);
+    return chunk;
+}
+
 void partition_drop_waiting(struct partition *partition)
 {
-    struct waiting *waiting;
-
-    while ((waiting = STAILQ_FIRST(&partition->waiting)) != NULL) {
-        STAILQ_REMOVE_HEAD(&partition->waiting, entry);
-        partition->hub->waiting_bytes -= waiting->chunk->capacity;
-        chunk_drop(partition->hub->host, waiting->chunk);
-        free(waiting);
-    }
+    while (!STAILQ_EMPTY(&partition->waiting))
+        chunk_drop(partition->hub->host, partition_shift(partition));
 }
 
 void partition_free(struct partition *partition)
@@ -126,36 +140,45 @@ void hub_note_deleted(struct hub *hub, const char *key, uint64_t from, uint64_t 
              log_number(to), NULL);
 }
 
-/* The broker gave us an offset that is not the next one. Holes that compaction or transactions leave are no news. */
-static void partition_note_jump(struct partition *partition, uint64_t offset)
+/* Offsets that nobody will see: up to where the partition begins now, they were deleted; behind that they are holes, as
+ * compaction and transactions leave them. */
+static void partition_note_gap(struct partition *partition, uint64_t expected, uint64_t offset)
 {
     struct hub *hub = partition->hub;
-    uint64_t expected = stream_position(partition->stream);
     int64_t low = -1, high;
+    uint64_t begin;
 
-    if (offset < expected) {
-        log_line(LOG_ERROR, "the partition begins anew: its topic was deleted and made again, or cut short; reading from its "
-                 "beginning", "source", source_name(hub->host), "partition", partition->key, "expected",
-                 log_number(expected), "offset", log_number(offset), NULL);
-        stream_close(partition->stream, false);
-        partition_open_stream(partition, offset);
-        partition_commit(partition);
-        return;
-    }
     rd_kafka_get_watermark_offsets(hub->consumer, partition->topic, partition->id, &low, &high);
-    if (low >= 0 && (uint64_t)low <= expected)
-        return;
-    hub->missing += (low >= 0 && (uint64_t)low < offset ? (uint64_t)low : offset) - expected;
-    if (hub_now_ms(hub) < hub->gap_log_after_ms)
+    begin = low < 0 || (uint64_t)low > offset ? offset : (uint64_t)low > expected ? (uint64_t)low : expected;
+    hub->missing += begin - expected;
+    hub->holes += offset - begin;
+    if (begin == expected || hub_now_ms(hub) < hub->gap_log_after_ms)
         return;
     hub->gap_log_after_ms = hub_now_ms(hub) + LOG_EVERY_MS;
-    hub_note_deleted(hub, partition->key, expected, offset);
+    hub_note_deleted(hub, partition->key, expected, begin);
+}
+
+static void partition_begin_anew(struct partition *partition, uint64_t offset)
+{
+    log_line(LOG_ERROR, "the partition begins anew: its topic was deleted and made again, or cut short; reading from its "
+             "beginning", "source", source_name(partition->hub->host), "partition", partition->key, "expected",
+             log_number(stream_position(partition->stream)), "offset", log_number(offset), NULL);
+    stream_close(partition->stream, false);
+    partition_open_stream(partition, offset);
+    partition_commit(partition);
 }
 
 static void partition_offer(struct partition *partition, struct chunk *chunk)
 {
-    if (chunk->offset != stream_position(partition->stream))
-        partition_note_jump(partition, chunk->offset);
+    uint64_t expected = stream_position(partition->stream);
+
+    if (chunk->offset < expected)
+        partition_begin_anew(partition, expected = chunk->offset);
+    for (uint32_t i = 0; i < chunk->message_count; i++) {
+        if (chunk->messages[i].number > expected)
+            partition_note_gap(partition, expected, chunk->messages[i].number);
+        expected = chunk->messages[i].number + 1;
+    }
     partition->out = true;
     stream_offer(partition->stream, chunk);
 }
@@ -203,11 +226,8 @@ static void on_unzipped(uv_work_t *work, int status)
         log_line(LOG_WARN, "a gzip message cannot be unpacked; it travels as it is", "source", source_name(hub->host),
                  "partition", partition->key, "offset", log_number(chunk->offset), "why", unzip->why, NULL);
     } else {
-        plain = chunk_take(hub->host, unzip->size);
-        memcpy(plain->data, unzip->plain, unzip->size);
-        plain->size = unzip->size;
-        plain->offset = chunk->offset;
-        plain->whole = true;
+        plain = chunk_take_messages(hub->host, unzip->size, 1);
+        chunk_add(plain, chunk->offset, unzip->plain, unzip->size);
         chunk_drop(hub->host, chunk);
         chunk = plain;
     }
@@ -245,6 +265,46 @@ static bool hub_wants(const struct hub *hub)
     return hub->state == HUB_RUNNING && flow_is_open(hub->host) && hub->waiting_bytes < WAITING_MAX;
 }
 
+/* How many at the front go out together: small ones that are not packed, with rising offsets. */
+static uint32_t partition_gather_count(const struct partition *partition, size_t *size)
+{
+    const struct waiting *waiting;
+    uint64_t before = 0;
+    uint32_t count = 0;
+
+    *size = 0;
+    STAILQ_FOREACH(waiting, &partition->waiting, entry) {
+        const struct chunk *chunk = waiting->chunk;
+
+        if (count > 0 && (waiting->packed || chunk->offset <= before || count == GATHERED_MAX ||
+                          *size + chunk->size > GATHERED_BYTES))
+            break;
+        *size += chunk->size;
+        before = chunk->offset;
+        count++;
+    }
+    return count;
+}
+
+/* A message each would cost a job each, which is far more than small ones cost themselves. */
+static struct chunk *partition_gather(struct partition *partition)
+{
+    struct source_host *host = partition->hub->host;
+    size_t size;
+    uint32_t count = partition_gather_count(partition, &size);
+    struct chunk *all, *one;
+
+    if (count == 1)
+        return partition_shift(partition);
+    all = chunk_take_messages(host, size, count);
+    while (all->message_count < count) {
+        one = partition_shift(partition);
+        chunk_add(all, one->offset, one->data, one->size);
+        chunk_drop(host, one);
+    }
+    return all;
+}
+
 static void partition_next(struct partition *partition)
 {
     struct hub *hub = partition->hub;
@@ -252,15 +312,10 @@ static void partition_next(struct partition *partition)
 
     if (partition->out || partition->leaving || hub->state != HUB_RUNNING || waiting == NULL)
         return;
-    if (waiting->packed && (hub->unzipping || !flow_is_open(hub->host)))
-        return;                                    /* one at a time, since nobody knows what comes out */
-    STAILQ_REMOVE_HEAD(&partition->waiting, entry);
-    hub->waiting_bytes -= waiting->chunk->capacity;
-    if (waiting->packed)
-        partition_unzip(partition, waiting->chunk);
-    else
-        partition_offer(partition, waiting->chunk);
-    free(waiting);
+    if (!waiting->packed)
+        partition_offer(partition, partition_gather(partition));
+    else if (!hub->unzipping && flow_is_open(hub->host))       /* one at a time, since nobody knows what comes out */
+        partition_unzip(partition, partition_shift(partition));
 }
 
 /* Those that may have waited for the only unzip, or for the flow. */
@@ -305,16 +360,11 @@ static void hub_take(struct hub *hub, const rd_kafka_message_t *message)
     waiting = malloc(sizeof(*waiting));
     if (waiting == NULL)
         abort();
-    waiting->chunk = chunk_take(hub->host, message->len);
-    if (message->len > 0)                          /* a tombstone has no payload, and a place like any other */
-        memcpy(waiting->chunk->data, payload, message->len);
-    waiting->chunk->size = message->len;
-    waiting->chunk->offset = (uint64_t)message->offset;
-    waiting->chunk->whole = true;
+    waiting->chunk = chunk_take_messages(hub->host, message->len, 1);
+    chunk_add(waiting->chunk, (uint64_t)message->offset, payload, message->len);   /* a tombstone has no payload, but a place */
     waiting->packed = message->len > 2 && payload[0] == 0x1f && payload[1] == 0x8b;
-    hub->waiting_bytes += waiting->chunk->capacity;
+    hub->waiting_bytes += waiting_cost(waiting);
     STAILQ_INSERT_TAIL(&partition->waiting, waiting, entry);
-    partition_next(partition);
 }
 
 static void hub_take_event(struct hub *hub, rd_kafka_message_t *message)
@@ -342,32 +392,37 @@ void hub_pause(struct hub *hub, bool pause)
     hub->paused = pause;
 }
 
-/* Callbacks (rebalance, commits, errors, log lines) run inside rd_kafka_consumer_poll(). */
-void hub_poll(struct hub *hub)
+/* Takes what there is, within the turn and the room. False: there is no more. Callbacks (rebalance, commits, errors, log lines)
+ * run inside rd_kafka_consumer_poll(). */
+static bool hub_poll_turn(struct hub *hub)
 {
     rd_kafka_message_t *message;
 
+    for (int i = 0; i < POLLS_PER_TURN && (hub->paused || hub_wants(hub)); i++) {
+        hub->polled_ms = hub_now_ms(hub);
+        message = rd_kafka_consumer_poll(hub->consumer, 0);
+        if (message == NULL)
+            return false;
+        hub_take_event(hub, message);
+    }
+    return true;
+}
+
+void hub_poll(struct hub *hub)
+{
     if (hub->state != HUB_RUNNING || hub->consumer == NULL)
         return;
     if (hub->paused && hub_wants(hub))
         hub_pause(hub, false);
     if (!hub->paused && !hub_wants(hub) && hub_now_ms(hub) - hub->polled_ms > PAUSE_MS)
         hub_pause(hub, true);
-    for (int i = 0; i < POLLS_PER_TURN && (hub->paused || hub_wants(hub)); i++) {
-        hub->polled_ms = hub_now_ms(hub);
-        message = rd_kafka_consumer_poll(hub->consumer, 0);
-        if (message == NULL) {
-            hub->more = false;
-            if (hub->held_back)
-                hub_survey(hub);
-            hub->held_back = false;
-            return;
-        }
-        hub_take_event(hub, message);
-    }
-    hub->more = true;
-    if (hub_wants(hub))
+    hub->more = hub_poll_turn(hub);
+    hub_next(hub);                                 /* only now, so that small messages go together */
+    if (hub->more && hub_wants(hub)) {
         hub_wake(hub);                             /* the others get their turn, then we go on */
-    else
-        hub->held_back = true;
+        return;
+    }
+    if (!hub->more && hub->held_back)
+        hub_survey(hub);
+    hub->held_back = hub->more;
 }

@@ -38,6 +38,9 @@ def broker(tmp_path_factory):
                             'org.apache.kafka.common.security.plain.PlainLoginModule required '
                             f'user_{kafka.user}="{kafka.password}" user_$ConnectionString="{CONNECTION_STRING}";'}
         kafka.properties['group.min.session.timeout.ms'] = '1000'
+        # Compaction, and not every 15 s only.
+        kafka.properties.update({'log.cleaner.enable': 'true', 'log.cleaner.backoff.ms': '200',
+                                 'log.cleaner.dedupe.buffer.size': '4000000'})
         kafka.properties['super.users'] += ';User:$ConnectionString'
         with kafka:
             yield kafka
@@ -127,6 +130,28 @@ def test_messages_become_events_in_their_order(broker, penstock, far_end):
     assert broker.committed('group-shapes', 'shapes') == {0: 5}
 
 
+def test_small_messages_go_together_and_each_keeps_its_offset(broker, penstock, far_end):
+    """One record each, among them torn ones, empty ones, gzip, and one that fills a chunk by itself."""
+    broker.create_topic('small')
+    count = 1500
+    messages = [(b'key', json.dumps(record(n)).encode()) for n in range(count)]
+    messages[100] = b'key', b'{"torn":'
+    messages[101] = messages[700] = b'key', b''
+    messages[800] = b'key', json.dumps({'records': [record(800, part=part) for part in range(2000)]}).encode()
+    produce(broker.bootstrap, 'small', messages)
+    far_end.down()
+    daemon = penstock(hub(broker, 'small'), far_end.sink(**FAST)).start()
+    wait_until(lambda: total(daemon.counters(), 'spooled') == count - 2 + 1999, 60, 'all of it to be spooled', daemon)
+    assert total(stopped(daemon), 'malformed') == 1
+    assert broker.committed('group-small', 'small') == {0: count}
+    exported = [json.loads(line) for line in daemon.command('spool', 'export', '-c', daemon.config, 'sentinel').stdout.splitlines()]
+    assert [line['position'] for line in exported] == [offset for offset, (_, value) in enumerate(messages) if value
+                                                       for _ in range(2000 if offset == 800 else 1)]
+    for line in exported:
+        assert line['position'] == line['message'].get('RawData', {'n': 100})['n']
+    assert exported[5]['message']['EventOriginalUid'] == event_id(messages[5][1])
+
+
 def test_gzip_is_unpacked_and_what_cannot_be_travels_as_it_is(broker, penstock, far_end, tmp_path):
     """One member, two members, a bomb, a torn one, an empty one, and a tombstone: each costs itself only."""
     broker.create_topic('gzip')
@@ -177,9 +202,29 @@ def test_aborted_transactions_are_left_out_and_their_offsets_are_no_news(broker,
     produce(broker.bootstrap, 'transactions', values(60, 20))
     daemon = penstock(hub(broker, 'transactions'), far_end.sink(**FAST)).start()
     wait_until(lambda: far_end.count() == 60, daemon=daemon)
-    assert total(stopped(daemon), 'missing') == 0
+    counters = stopped(daemon)
+    assert (total(counters, 'missing'), total(counters, 'holes')) == (0, 20 + 3)     # each end of a transaction has an offset
     assert numbers(far_end) == list(range(20)) + list(range(40, 80))
     assert alarms(daemon) == [] and broker.committed('group-transactions', 'transactions') == {0: 83}
+
+
+def test_what_compaction_took_is_not_missing(broker, penstock, far_end):
+    broker.create_topic('compacted', cleanup_policy='compact', segment_ms=100, min_cleanable_dirty_ratio=0.01)
+    produce(broker.bootstrap, 'compacted', [(b'%d' % (n % 10), value) for n, value in enumerate(values(0, 200))])
+    produce(broker.bootstrap, 'compacted', [(b'10', value) for value in values(200, 1)])
+
+    def compacted():                                 # all but the newest segment: a message more makes it an elder one
+        produce(broker.bootstrap, 'compacted', [(b'11', json.dumps(record(201)).encode())])
+        return len(broker.read_all('compacted')) < 50
+    wait_until(compacted, 60, 'the compaction')
+    produce(broker.bootstrap, 'compacted', [(b'12', json.dumps(record(202)).encode())])
+    daemon = penstock(hub(broker, 'compacted'), far_end.sink(**FAST)).start()
+    wait_until(lambda: 202 in numbers(far_end), daemon=daemon)
+    counters = stopped(daemon)
+    (end,) = broker.committed('group-compacted', 'compacted').values()
+    assert set(numbers(far_end)) == {*range(190, 203)}
+    assert total(counters, 'missing') == 0 and total(counters, 'holes') == end - far_end.count() >= 190
+    assert alarms(daemon) == []
 
 
 # ---- Settings ----------------------------------------------------------------------------------------------------

@@ -273,6 +273,48 @@ static void test_records_of_a_whole_message_stand_at_its_number(void **state)
     worker_free(worker);
 }
 
+/* Small messages in runs that add to each other are what they are in runs of their own; the one that is torn stays alone. */
+static void test_runs_that_add_make_what_single_ones_make(void **state)
+{
+    static const char text[] = "{\"count\":2}{\"torn\":[{\"count\":1}{\"count\":0,\"bad\":1}plain";
+    static const size_t ends[] = { 11, 20, 31, 31, 50, 55 };       /* the fourth has no bytes */
+    char data[sizeof(text) + JSON_PADDING] = { 0 };
+    struct work_plan plan = plan_of(1 << 20);
+    struct worker *worker = worker_new();
+    struct result single = { 0 }, added = { 0 };
+    struct work work;
+
+    (void)state;
+    memcpy(data, text, sizeof(text));
+    for (unsigned adds = 0; adds < 2; adds++) {
+        for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
+            size_t begin = i > 0 ? ends[i - 1] : 0;
+
+            if (i == 0 || adds == 0)
+                work = (struct work){ .plan = &plan, .final = true, .whole = true };
+            work.data = data + begin;
+            work.size = ends[i] - begin;
+            work.word = 0;
+            work.place = 7 + i;
+            work.adds = adds && i > 0;
+            work_run(worker, &work);
+            assert_int_equal(work.end, WORK_ALL);
+            assert_int_equal(work.consumed, work.size);
+            if (!adds)
+                result_take(&single, &work);
+        }
+    }
+    result_take(&added, &work);
+    assert_same(&single, &added);
+    assert_int_equal(work.messages[0].index[0].position, 7);
+    assert_int_equal(work.messages[0].index[work.messages[0].count - 1].position, 12);
+    assert_int_equal(work.faults[0].position, 8);
+    assert_int_equal(added.counts.records, 5);
+    result_free(&single);
+    result_free(&added);
+    worker_free(worker);
+}
+
 static void test_event_id_is_the_records_hash_and_the_ordinal(void **state)
 {
     const char *record = "{\"count\":12}";
@@ -431,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_output_bound_changes_nothing_but_the_runs),
         cmocka_unit_test(test_cuts_change_nothing),
         cmocka_unit_test(test_records_of_a_whole_message_stand_at_its_number),
+        cmocka_unit_test(test_runs_that_add_make_what_single_ones_make),
         cmocka_unit_test(test_event_id_is_the_records_hash_and_the_ordinal),
         cmocka_unit_test(test_big_records_wait_for_leave),
         cmocka_unit_test(test_oversize_travels_as_unknown),
