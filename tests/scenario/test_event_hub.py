@@ -517,6 +517,24 @@ def test_a_stalled_far_end_pauses_the_source_and_keeps_the_group(broker, penstoc
     assert far_end_ids.count() - far_end_ids.distinct() <= 2000, 'the one post whose answer never came'
 
 
+@pytest.mark.plain
+@pytest.mark.parametrize('per_message', [1, 100])
+def test_two_hundred_partitions_stay_within_the_budget(broker, penstock, far_end_ids, per_message):
+    """All of them full when the daemon comes: 40 MB, in many small messages or in fewer large ones."""
+    topic, count, size = f'wide-{per_message}', 40_000, 1000
+    broker.create_topic(topic, partitions=200)
+    lines = [json.dumps(record(n, pad='x' * size)) for n in range(count)]
+    produce(broker.bootstrap, topic, ['\n'.join(lines[n:n + per_message]).encode() for n in range(0, count, per_message)],
+            partitioner='random', sticky_partitioning_linger_ms=0)
+    daemon = penstock(hub(broker, topic), far_end_ids.sink(**FAST)).start()
+    wait_until(lambda: far_end_ids.distinct() == count, 120, 'all of them', daemon)
+    assert total(daemon.counters(), 'partitions') == 200
+    peak = daemon.memory()[1]
+    print(f'{per_message} records a message: at most {peak >> 20} MiB')
+    stopped(daemon)
+    assert far_end_ids.count() == count and peak < (64 + 16) << 20
+
+
 @pytest.mark.parametrize('how', ['down', 'frozen'])
 def test_a_stop_does_not_wait_for_brokers_that_do_not_answer(broker, penstock, far_end, how):
     topic = f'stop-{how}'
