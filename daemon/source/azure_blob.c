@@ -19,6 +19,9 @@
  * new all over). Its rows go in the same transaction in which `next` moves. What is over, the service's clock tells: nothing is
  * judged before its first answer.
  *
+ * As `next` passes an hour, it is judged: one without a blob, though nearly all of the day before had one, is counted and
+ * said (hours_miss). Of each place 32 bits tell which hours had one; they are in its row.
+ *
  * What is written later into an hour that was let go is found by the sweep: its Last-Modified is later than both the
  * hour's end + `watch` and the sweep before. It is called a straggler and read from its start, since its position is
  * forgotten: what had been read of it comes a second time, with the same event ids. It is forgotten again after a sweep.
@@ -526,6 +529,8 @@ static size_t blob_source_numbers(void *self, struct source_number numbers[SOURC
     numbers[count++] = (struct source_number){ "places", SOURCE_LEVEL, source->place_count, "Prefixes with hours." };
     numbers[count++] = (struct source_number){ "blobs", SOURCE_LEVEL, source->blob_count, "Blobs that are remembered." };
     numbers[count++] = (struct source_number){ "waiting", SOURCE_LEVEL, source->ready_count, "Blobs in turn to be read." };
+    numbers[count++] = (struct source_number){ "hours_missing", SOURCE_COUNT, source->hours_missing,
+                                               "Hours over without a blob, though nearly all of the day before had one." };
     return count;
 }
 

@@ -87,6 +87,7 @@ struct place {
     unsigned char key[BLOB_KEY];
     int32_t next;                    /* every hour before it is done with; 0: none is */
     int32_t listed_to;               /* every hour before it is known as of walk_began */
+    uint32_t past;                   /* which of the hours before `next` had a blob: hours_miss() */
     int64_t walk_began;              /* seconds */
     int64_t newest;                  /* when a blob was last seen to have changed */
     uint64_t due_ms;
@@ -144,6 +145,7 @@ struct blob_source {
     uint32_t backoff_ms;
     bool busy_said, refused_list, refused_read;
     uint64_t archived, vanished, renewed, locked, unusable;        /* blobs of which something was said */
+    uint64_t gaps, hours_missing;    /* hours without a blob, though one was expected: runs of them, and all */
 };
 
 static inline bool blob_is_loose(const struct blob *blob)

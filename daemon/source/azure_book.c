@@ -2,7 +2,7 @@
  * azure_book.c - what the azure-blob source remembers: places, blobs, and their rows in state.db.
  *
  *   "32 hex digits"   a blob that is not let go:  v1 CONTAINER ETAG:SIZE MODIFIED:CREATED PRINT FLAGS NAME
- *   "place-KEY"       a place:                    v1 CONTAINER NEXT PREFIX
+ *   "place-KEY"       a place:                    v2 CONTAINER NEXT:PAST PREFIX
  *   "container-ID"    the marks of the sweeps:    v1 CONTAINER SINCE LATE:LOOSE BEGAN NAME
  *
  * Names are percent-escaped. All rows name the container, by a hash, so that a source that is pointed to another one starts
@@ -164,7 +164,8 @@ static void place_key(const struct place *place, char text[static 2 * BLOB_KEY +
 void place_save(struct place *place)
 {
     char key[2 * BLOB_KEY + 7], attrs[ATTRS_MAX];
-    int size = snprintf(attrs, 256, "v1 %s %" PRId32 " ", place->source->container_id, place->next);
+    int size = snprintf(attrs, 256, "v2 %s %" PRId32 ":%08" PRIx32 " ", place->source->container_id, place->next,
+                        place->past);
 
     name_escape(attrs + size, place->prefix);
     place_key(place, key);
@@ -350,15 +351,17 @@ static void row_read_place(struct blob_source *source, const char *attrs)
 {
     char id[17], *prefix;
     struct place *place;
+    uint32_t past;
     int32_t next;
     int at = 0;
 
-    if (sscanf(attrs, "v1 %16s %" SCNd32 " %n", id, &next, &at) < 2 || at == 0 || !time_is_sane((int64_t)next * 3600) ||
-        !row_is_ours(source, id))
+    if (sscanf(attrs, "v2 %16s %" SCNd32 ":%8" SCNx32 " %n", id, &next, &past, &at) < 3 || at == 0 ||
+        !time_is_sane((int64_t)next * 3600) || !row_is_ours(source, id))
         return;
     prefix = name_unescape(attrs + at);
     place = place_meet(source, prefix, strlen(prefix));
     place->next = next;
+    place->past = past;
     free(prefix);
 }
 

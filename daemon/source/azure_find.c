@@ -164,6 +164,57 @@ static bool blob_is_warm(const struct blob *blob, int64_t as_of)
     return blob->modified + blob->place->source->watch_ms / 1000 > as_of && ((int64_t)blob->hour + 1) * 3600 + LATE_S > as_of;
 }
 
+/* Some hours in a row; of many places that miss some, few are named. */
+static void place_say_missing(const struct place *place, int32_t from, int32_t count)
+{
+    struct blob_source *source = place->source;
+    struct buf hour = { 0 };
+
+    source->hours_missing += (uint64_t)count;
+    if (from == place->next && (place->past & 1) == 0)
+        return;                      /* they go on where the last ones ended, of which something was said */
+    if (!source_says(&source->gaps))
+        return;
+    hours_prefix(&hour, "", 0, from);
+    buf_char(&hour, '\0');
+    log_line(LOG_WARN, "no blob was written in hours where one was expected: look whether the resource still is, and its logging on",
+             "source", source_name(source->host), "prefix", place->prefix, "from", hour.data, "hours",
+             log_number((uint64_t)count), "gaps", log_number(source->gaps), NULL);
+    buf_free(&hour);
+}
+
+/* Which of the hours from `next` to here had none? Each is judged once: as `next` passes it. */
+static void place_judge_hours(struct place *place, int32_t end)
+{
+    int32_t from = place->next, missing = 0;
+    uint32_t past = place->past;
+    const struct blob *blob;
+    bool *had;
+
+    if (past == 0) {                 /* years may lie before the first */
+        from = end;
+        LIST_FOREACH(blob, &place->blobs, entry)
+            if (blob->hour >= place->next && blob->hour < from)
+                from = blob->hour;
+    }
+    had = calloc((size_t)(end - from) + 1, sizeof *had);
+    if (had == NULL)
+        abort();
+    LIST_FOREACH(blob, &place->blobs, entry)
+        if (blob->hour >= from && blob->hour < end)
+            had[blob->hour - from] = true;
+    for (int32_t hour = from; hour <= end; hour++) {
+        if (hour < end && hours_miss(&past, had[hour - from])) {
+            missing++;
+        } else if (missing > 0) {
+            place_say_missing(place, hour - missing, missing);
+            missing = 0;
+        }
+    }
+    free(had);
+    place->past = past;
+}
+
 /* Moves `next` over the hours that are done with. */
 static void place_advance(struct place *place)
 {
@@ -179,6 +230,8 @@ static void place_advance(struct place *place)
             next = blob->hour;
     if (next <= place->next)
         return;
+    if (source_wants(place->source, place->prefix))                /* else `prefix` leaves some of it out */
+        place_judge_hours(place, next);
     for (blob = LIST_FIRST(&place->blobs); blob != NULL; blob = after) {
         after = LIST_NEXT(blob, entry);
         if (blob->hour >= place->next && blob->hour < next)

@@ -97,3 +97,11 @@ enum hours_part hours_part(const char *folder, size_t place_size, int32_t from)
         return HOURS_WHOLE;
     return begin + longest[parts] <= from ? HOURS_BEFORE : HOURS_STRADDLES;
 }
+
+bool hours_miss(uint32_t *past, bool had)
+{
+    bool missed = !had && __builtin_popcount(*past & 0xffffff) >= HOURS_EXPECTED;
+
+    *past = *past << 1 | had;
+    return missed;
+}

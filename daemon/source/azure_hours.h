@@ -28,4 +28,10 @@ enum hours_part {
 };
 enum hours_part hours_part(const char *folder, size_t place_size, int32_t from);
 
+/* `past` has a bit for each of the hours before, the last one lowest: whether it had a blob. True: this one has none, and was
+ * expected to. Expected it is where of the 24 before it HOURS_EXPECTED had one: a resource that rests by night never is,
+ * one that has ended only for some hours more. */
+#define HOURS_EXPECTED 18
+bool hours_miss(uint32_t *past, bool had);
+
 #endif

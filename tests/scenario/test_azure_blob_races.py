@@ -243,6 +243,34 @@ def test_finished_hours_are_one_number(penstock, far_end, service, key_file):
     assert service.count('GET', 'blob') - reads <= 2
 
 
+def test_hours_without_a_blob_are_counted_and_said(penstock, far_end, service, key_file):
+    """A day with a blob an hour, then gaps: counted once, over a restart too; what never came every hour is not missed."""
+    maker, expected = Maker(46), []
+    start = now() - datetime.timedelta(hours=60)
+    flow, idle = f'{PLACE}-FLOW', f'{PLACE}-IDLE'
+
+    def write(place, hours):
+        for hour in hours:
+            when = start + datetime.timedelta(hours=hour)
+            record = nsg_record(maker, tuples=1)[0]
+            expected.extend(ids([record], 1))
+            service.put(hour_name(place, when), flow_blob([record]), modified=when.timestamp() + 3600)
+    write(flow, [*range(30), *range(32, 50)])                      # from hour 57 on it is not expected any more
+    write(idle, [hour for hour in range(60) if hour % 2])
+    daemon = penstock(service.source(key_file, watch='1s', relist='1h'), far_end.sink(**LIFE), cursor_save='20ms').start()
+    wait_until(lambda: blob_counters(daemon)['hours_missing'] >= 2 + 7, daemon=daemon, what='the hours to be over')
+    assert daemon.stop() == 0
+    said = [keys for keys in map(parse_line, daemon.log_text().splitlines()) if keys.get('msg', '').startswith('no blob was written')]
+    hour = [f'{start + datetime.timedelta(hours=n):y=%Y/m=%m/d=%d/h=%H/}' for n in (30, 50)]
+    assert [(keys['prefix'], keys['from'], keys['hours']) for keys in said] == [(f'{flow}/', hour[0], 2), (f'{flow}/', hour[1], 7)]
+    daemon.start()                   # these hours were judged: none of them again
+    lists = service.count(kind='list')
+    wait_until(lambda: service.count(kind='list') >= lists + 40, daemon=daemon, what='whole walks')
+    assert blob_counters(daemon)['hours_missing'] == 0
+    assert daemon.stop() == 0
+    assert sorted(far_end.uids()) == sorted(expected)
+
+
 def test_hours_are_over_by_the_services_clock(penstock, far_end, service, key_file):
     """Our clock is six hours ahead: what still grows there is not let go, over a restart neither."""
     maker = Maker(44)

@@ -340,6 +340,30 @@ static void test_hours_part(void **state)
     buf_free(&name);
 }
 
+/* An hour is missed after a day that had nearly all of its own: again and again, but not for ever. */
+static void test_hours_miss(void **state)
+{
+    uint32_t past = 0;
+    int missed = 0;
+
+    (void)state;
+    for (int hour = 0; hour < HOURS_EXPECTED; hour++)              /* too young to tell */
+        assert_false(hours_miss(&past, hour != 0 && hour != HOURS_EXPECTED - 1));
+    assert_false(hours_miss(&past, true));
+    assert_false(hours_miss(&past, true));
+    assert_true(hours_miss(&past, false));
+    assert_false(hours_miss(&past, true));
+    assert_true(hours_miss(&past, false));
+    for (int hour = 0; hour < 24; hour++)
+        assert_false(hours_miss(&past, true));
+    for (int hour = 0; hour < 100; hour++)
+        missed += hours_miss(&past, false);
+    assert_int_equal(missed, 24 - HOURS_EXPECTED + 1);
+    assert_int_equal(past, 0);
+    for (int hour = 0; hour < 240; hour++)                         /* office hours */
+        assert_false(hours_miss(&past, hour % 24 >= 6 && hour % 24 < 22));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_judge), cmocka_unit_test(test_container), cmocka_unit_test(test_listing),
         cmocka_unit_test(test_listing_is_refused), cmocka_unit_test(test_listing_is_bounded), cmocka_unit_test(test_hours),
         cmocka_unit_test(test_hours_there_and_back), cmocka_unit_test(test_hours_part),
+        cmocka_unit_test(test_hours_miss),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
