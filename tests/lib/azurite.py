@@ -101,10 +101,12 @@ def token(seconds=3600):
 
 
 class Azurite:
-    def __init__(self, folder, tls=None):
-        """`tls`: a folder with ca.pem, server.pem and server.key; then it speaks https and takes bearer tokens."""
+    def __init__(self, folder, tls=None, on_disk=False):
+        """`tls`: a folder with ca.pem, server.pem and server.key; then it speaks https and takes bearer tokens. `on_disk`: it
+        keeps what it holds over a restart, and can be filled()."""
         self.folder = pathlib.Path(folder)
         self.tls = tls and pathlib.Path(tls)
+        self.on_disk = on_disk
         self.process = None
 
     def __enter__(self):
@@ -120,11 +122,11 @@ class Azurite:
         self.stop()
 
     def start(self):
-        words = ['node', str(self.script), '--inMemoryPersistence', '--silent', '--blobPort', str(self.port), '--disableTelemetry',
-                 '--disableProductStyleUrl']
+        words = ['node', str(self.script), '--silent', '--blobPort', str(self.port), '--disableTelemetry', '--disableProductStyleUrl',
+                 *(['--location', str(self.folder / 'data')] if self.on_disk else ['--inMemoryPersistence'])]
         if self.tls:
             words += ['--cert', str(self.tls / 'server.pem'), '--key', str(self.tls / 'server.key'), '--oauth', 'basic']
-        with open(self.folder / 'azurite.log', 'ab') as log:
+        with open(self.folder / 'azurite.log', 'wb') as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         end = time.monotonic() + START_S
         while 'successfully listens' not in self.log():
@@ -137,6 +139,32 @@ class Azurite:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def filled(self, container, blobs):
+        """Many block blobs at once, in place of the one that is there: (name, data, when it was written). To be put one by one,
+        fifty thousand would take Azurite minutes; so it is stopped, its own row of that one blob copied in the files it has
+        written, and started again."""
+        self.process.terminate()     # it writes what it holds
+        self.process.wait(START_S)
+        path = self.folder / 'data' / '__azurite_db_blob__.json'
+        database = json.loads(path.read_text())
+        rows = next(one for one in database['collections'] if one['name'] == '$BLOBS_COLLECTION$')
+        row, = (row for row in rows['data'] if row['containerName'] == container)
+        made = []
+        with open(self.folder / 'data' / '__blobstorage__' / row['persistency']['id'], 'ab') as extent:
+            for n, (name, data, when) in enumerate(blobs):
+                time_text = f'{when:%Y-%m-%dT%H:%M:%S.000Z}'
+                properties = {**row['properties'], 'creationTime': time_text, 'lastModified': time_text, 'etag': f'"0x{n + 1:X}"',
+                              'contentLength': len(data)}
+                del properties['contentMD5']
+                made.append({**row, '$loki': n + 1, 'name': name, 'properties': properties,
+                             'persistency': {**row['persistency'], 'offset': extent.tell(), 'count': len(data)}})
+                extent.write(data)
+        rows.update(data=made, idIndex=[row['$loki'] for row in made], maxId=len(made))
+        for member, index in rows['binaryIndices'].items():
+            index['values'] = sorted(range(len(made)), key=lambda n: made[n][member])
+        path.write_text(json.dumps(database))
+        self.start()
 
     def log(self):
         return (self.folder / 'azurite.log').read_text(errors='replace')

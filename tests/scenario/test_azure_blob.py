@@ -4,10 +4,12 @@ import gzip
 import pathlib
 import secrets
 import sys
+import time
 
 import pytest
 
 from azurite import KEY, Azurite, FlowBlob, TokenEndpoint, hour_name, now
+from farend import FarEnd
 from kafka import Unavailable, missing
 from penstock import parse_line, wait_until
 from records import Maker, activity_line, nsg_record, vnet_record
@@ -142,6 +144,58 @@ def test_nothing_is_lost_in_fifty_kills(penstock, far_end, azurite, container):
     assert_adds_up(daemon.counters())
     assert set(far_end.uids()) == set(expected)
     print(f'{kills} kills, {len(expected)} events: 0 lost, {far_end.count() - len(expected)} repeated')
+
+
+@pytest.mark.plain
+def test_fifty_thousand_blobs_in_azurite(penstock, tmp_path):
+    """A real service's pages and names at size. Begun some days ago, what lies before is walked past; the second start asks for
+    nothing but what is new; a sweep lists every name, in flat memory. (All fifty thousand are read in test_azure_blob_races.py, from
+    the stand-in: Azurite takes 2 to 3 ms of a core for each.)"""
+    places, hours, read = 10, 5000, 100
+    begin = (now() - datetime.timedelta(hours=hours - 1)).replace(minute=0, second=0, microsecond=0)
+
+    def made():
+        for place in range(places):
+            for n in range(hours):
+                when = begin + datetime.timedelta(hours=n)
+                yield (hour_name(f'NSG-{place}', when), b'{"records":[{"category":"Made","place":%d,"hour":%d}]}' % (place, n),
+                       when + datetime.timedelta(minutes=59))
+    try:
+        with Azurite(tmp_path / 'azurite', on_disk=True) as azurite, FarEnd(tmp_path / 'farend', '--keep', 'ids') as far_end:
+            container = azurite.container('insights-logs-flows')
+            container.upload_blob('one', b'{}')
+            azurite.filled('insights-logs-flows', made())
+            since = begin + datetime.timedelta(hours=hours - read)
+            source = azurite.source('insights-logs-flows', poll='1m', since=f'{since:%Y-%m-%dT%HZ}', timeout='300s')
+            daemon = penstock(source, far_end.sink(**LIFE)).start()
+            wait_until(lambda: far_end.count() >= places * read, 120, 'what was written since', daemon)
+            assert_bounded('first start', daemon, places * read + 500)
+            assert daemon.stop() == 0
+            blob = FlowBlob(container, hour_name('NSG-3', now(), mac='00000000000B'))
+            blob.append(b'{"category":"New"}')
+            begun = time.monotonic()
+            daemon.start()
+            wait_until(lambda: far_end.count() > places * read, 120, 'the new one', daemon)
+            print(f'second start: first delivery after {time.monotonic() - begun:.1f} s')
+            assert assert_bounded('second start', daemon, 500)['fetched'] <= blob.size
+            assert daemon.stop() == 0
+            source[1]['relist'] = '1s'
+            daemon.configure(source, far_end.sink(**LIFE))
+            daemon.start()
+            wait_until(lambda: blob_counters(daemon)['listed'] > places * hours * 500, 120, 'a sweep', daemon)
+            assert assert_bounded('a sweep', daemon, 500)['fetched'] == 0
+            assert daemon.stop() == 0
+            assert far_end.count() == far_end.distinct() == places * read + 1
+    except Unavailable as reason:
+        missing(reason)
+
+
+def assert_bounded(what, daemon, requests):
+    """The counters, after a look at memory and requests."""
+    counters, (_, highest) = blob_counters(daemon), daemon.memory()
+    print(f'{what}: {counters["requests"]} requests, {highest >> 20} MiB resident at the highest')
+    assert counters['requests'] <= requests and highest <= (64 + 16) << 20
+    return counters
 
 
 def test_sas_and_archives_and_odd_tails(penstock, far_end, azurite, container):
