@@ -4,9 +4,14 @@
  *
  * Input: 1 byte: patterns or a row; a pattern, a zero, a path; or a position, a word, a key and attrs.
  */
-#include "daemon/source/file.c"      /* its rows are not public */
-
 #include "tests/fuzz/fuzz.h"
+
+#include "daemon/glob.h"
+#include "daemon/source/file.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
 
 static void match(struct feed *feed)
 {
@@ -43,13 +48,13 @@ static void row(struct feed *feed)
 
     cursor.key = key_text;
     cursor.attrs = attrs_text;
-    if (row_read(&first, &cursor, path, sizeof path)) {
+    if (file_row_read(&first, &cursor, path, sizeof path)) {
         assert(path[0] == '/' && strlen(path) < sizeof path);
         assert(first.prints.head_size <= PRINT_HEAD && first.prints.tail_size <= PRINT_TAIL);
         first.path = path;
-        file_attrs(&first, attrs);
+        file_row_write(&first, attrs);
         cursor.attrs = attrs;
-        assert(row_read(&again, &cursor, path_again, sizeof path_again));
+        assert(file_row_read(&again, &cursor, path_again, sizeof path_again));
         assert(strcmp(path, path_again) == 0 && memcmp(&first.prints, &again.prints, sizeof first.prints) == 0);
         assert(first.key == again.key && first.dev == again.dev && first.ino == again.ino && first.gone == again.gone);
         assert(first.position == again.position && first.end_size == again.end_size && first.end_ctime == again.end_ctime);
