@@ -220,27 +220,31 @@ static void test_equal_only_at_our_place(void **state)
 
 #define ROTATED_LINES 20000
 
-/* Whether each of the first n numbered lines has been read at least once; looks at each line that came only once. */
-static bool all_read(unsigned n)
-{
-    static unsigned char read[ROTATED_LINES];
-    static size_t looked;
-    static unsigned distinct;
+struct rotated {
+    bool read[ROTATED_LINES];
+    unsigned distinct;
+    size_t looked;                   /* at so many of the host's lines */
+};
 
-    for (; looked < host.line_count; looked++) {
-        unsigned number = (unsigned)atoi(host.lines[looked] + strlen("line "));
+/* Whether each of the first n numbered lines has been read at least once. What came is looked at once. */
+static bool all_read(struct rotated *rotated, unsigned n)
+{
+    for (; rotated->looked < host.line_count; rotated->looked++) {
+        unsigned number = (unsigned)atoi(host.lines[rotated->looked] + strlen("line "));
 
         assert_true(number < ROTATED_LINES);
-        distinct += read[number]++ == 0;
+        rotated->distinct += !rotated->read[number];
+        rotated->read[number] = true;
     }
-    return distinct >= n;
+    return rotated->distinct >= n;
 }
 
 /* Lines are written and files renamed, deleted behind us and made again, all the time, in no order. Nothing is lost; who
  * looks between two renames may read a file again. */
 static void test_rotation_without_pause(void **state)
 {
-    unsigned written = 0, rotated = 0;
+    unsigned written = 0, rotations = 0;
+    struct rotated rotated = { .distinct = 0 };
     char text[64], name[64];
 
     (void)state;
@@ -254,20 +258,20 @@ static void test_rotation_without_pause(void **state)
         fclose(file);
         if (rand() % 4 == 0) {
             /* The last one falls off the end, as in life, only when it was read. */
-            if (rotated >= 5)
-                AWAIT(all_read(written));
-            for (unsigned i = rotated < 5 ? rotated : 5; i > 0; i--) {
+            if (rotations >= 5)
+                AWAIT(all_read(&rotated, written));
+            for (unsigned i = rotations < 5 ? rotations : 5; i > 0; i--) {
                 snprintf(name, sizeof name, "logs/a.%u.log", i);
                 snprintf(text, sizeof text, "logs/a.%u.log", i + 1);
                 rename(at(name), at(text));
             }
             rename(at("logs/a.log"), at("logs/a.1.log"));
-            rotated++;
+            rotations++;
         }
         for (int i = rand() % 4; i > 0; i--)
             uv_run(&host.loop, UV_RUN_NOWAIT);
     }
-    AWAIT(all_read(ROTATED_LINES));
+    AWAIT(all_read(&rotated, ROTATED_LINES));
 }
 
 /* The name is taken again while we are still finding out where its last holder went: heard of, not left to the sweep. */
