@@ -1,5 +1,6 @@
 /* loop.c - see loop.h. */
 #include "crash/loop.h"
+#include "lib/fake_sink.h"
 
 #include "daemon/outlet.h"
 #include "daemon/stream.h"
@@ -27,11 +28,7 @@ struct world {
     unsigned seed;
     uint32_t count;
     uint64_t told_safe, collected, saved;
-    bool down, stopped;
-    /* the far end */
-    uv_idle_t idle;
-    struct pen_limits limits;
-    struct pen_batch *held;
+    bool down, stopped;              /* down: the far end */
 };
 static struct world world;
 
@@ -71,15 +68,14 @@ static enum pen_outcome answer(const struct pen_batch *batch)
     return PEN_DELIVERED;
 }
 
-static void on_idle(uv_idle_t *idle)
+static void far_end_turn(void)
 {
-    struct pen_batch *batch = world.held;
+    struct pen_batch *batch;
     enum pen_outcome outcome;
 
-    (void)idle;
-    if (world.down || batch == NULL || chance(3) == 0)
+    if (world.down || fake_sink.held_count == 0 || chance(3) == 0)
         return;
-    world.held = NULL;
+    batch = fake_sink_take();
     outcome = answer(batch);
     for (uint32_t i = 0; i < batch->count && outcome == PEN_DELIVERED; i++) {
         struct pen_span message = pen_batch_message(batch, i);
@@ -89,50 +85,6 @@ static void on_idle(uv_idle_t *idle)
     }
     pen_batch_answer(batch, outcome, 0, "as it likes");
 }
-
-static const struct pen_limits *sink_limits(void *self)
-{
-    (void)self;
-    return &world.limits;
-}
-
-static int sink_open(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err)
-{
-    (void)conf;
-    (void)err;
-    uv_idle_init(host->loop, &world.idle);
-    uv_idle_start(&world.idle, on_idle);
-    *self = &world;
-    return 0;
-}
-
-static void sink_submit(void *self, struct pen_batch *batch)
-{
-    (void)self;
-    assert(world.held == NULL);
-    world.held = batch;
-}
-
-static void sink_stop(void *self, void (*stopped)(void *), void *arg)
-{
-    (void)self;
-    if (world.held != NULL)
-        pen_batch_answer(world.held, PEN_RETRY, 0, "stopping");
-    world.held = NULL;
-    uv_close((uv_handle_t *)&world.idle, NULL);
-    stopped(arg);
-}
-
-static void sink_close(void *self)
-{
-    (void)self;
-}
-
-static const char *const schemas[] = { "raw", NULL };
-static const struct pen_sink sink = {
-    .size = sizeof(struct pen_sink), .name = "crash", .schemas = schemas, .limits = sink_limits, .open = sink_open,
-    .submit = sink_submit, .stop = sink_stop, .close = sink_close,
-};
 
 /* ---- The source, and saving ---- */
 
@@ -212,10 +164,11 @@ static int world_open(const char *dir, const struct variant *variant)
 
     world.settings = (struct sink_settings){
         .flush_ms = 20, .spool_max = variant->bytes_max, .spool_after_ms = 80, .retry_min_ms = 1, .retry_max_ms = 2,
-        .dead_max = 1 << 30, .type = &sink, .name = SINK, .spool_compress = variant->compress,
+        .dead_max = 1 << 30, .type = &fake_sink_type, .name = SINK, .spool_compress = variant->compress,
         .spool = chance(4) == 0 ? SPOOL_ALWAYS : SPOOL_WHEN_NEEDED,
     };
-    world.limits = (struct pen_limits){ .bytes_max = 1500, .messages_max = 4, .in_flight_max = 1 };
+    fake_sink = (struct fake_sink){ .limits = { .bytes_max = 1500, .messages_max = 4, .in_flight_max = 1 },
+                                    .turn = far_end_turn };
     snprintf(path, sizeof(path), "%s/state.db", dir);
     r = cursors_open(&world.cursors, path, &err);
     if (r == 0)

@@ -4,6 +4,7 @@
  */
 #include "daemon/io.h"
 #include "daemon/outlet.h"
+#include "tests/lib/fake_sink.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -14,25 +15,18 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-/* ---- A sink that answers as it is told ---- */
+/* ---- A far end that answers as it is told ---- */
 
 #define SEEN_MAX 200000
 
 struct fake {
-    uv_idle_t idle;
-    struct pen_limits limits;
-    struct pen_batch *held[64];
-    unsigned held_count;
-    enum pen_outcome at_stop;        /* for what is in flight then; DELIVERED, the zero, stands for RETRY */
     bool down;                       /* answers nothing */
     enum pen_outcome (*answer)(struct fake *fake, struct pen_batch *batch);
-    unsigned requests, rejects;
+    unsigned rejects;
     long poison;
     unsigned seed;
     uint32_t seen[SEEN_MAX];         /* numbers in order of delivery */
     size_t seen_count;
-    void (*stopped)(void *arg);
-    void *stopped_arg;
 };
 static struct fake fake;
 
@@ -54,62 +48,11 @@ static void fake_answer(struct pen_batch *batch)
     pen_batch_answer(batch, outcome, 0, "as told");
 }
 
-static void on_idle(uv_idle_t *idle)
+static void fake_turn(void)
 {
-    struct pen_batch *batch;
-
-    (void)idle;
-    if (fake.down || fake.held_count == 0)
-        return;
-    batch = fake.held[0];
-    memmove(fake.held, fake.held + 1, --fake.held_count * sizeof(*fake.held));
-    fake_answer(batch);
+    if (!fake.down && fake_sink.held_count > 0)
+        fake_answer(fake_sink_take());
 }
-
-static const struct pen_limits *fake_limits(void *self)
-{
-    (void)self;
-    return &fake.limits;
-}
-
-static int fake_open(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err)
-{
-    (void)conf;
-    (void)err;
-    uv_idle_init(host->loop, &fake.idle);
-    uv_idle_start(&fake.idle, on_idle);
-    *self = &fake;
-    return 0;
-}
-
-static void fake_submit(void *self, struct pen_batch *batch)
-{
-    (void)self;
-    assert_true(fake.held_count < fake.limits.in_flight_max);
-    fake.requests++;
-    fake.held[fake.held_count++] = batch;
-}
-
-static void fake_stop(void *self, void (*stopped)(void *), void *arg)
-{
-    (void)self;
-    while (fake.held_count > 0)
-        pen_batch_answer(fake.held[--fake.held_count], fake.at_stop != 0 ? fake.at_stop : PEN_RETRY, 0, "stopping");
-    uv_idle_stop(&fake.idle);
-    uv_close((uv_handle_t *)&fake.idle, NULL);
-    stopped(arg);
-}
-
-static void fake_close(void *self)
-{
-    (void)self;
-}
-
-static const char *const fake_schemas[] = { "raw", NULL };
-static const struct pen_sink fake_sink = {
-    .size = sizeof(struct pen_sink), .name = "fake", .schemas = fake_schemas, .limits = fake_limits, .open = fake_open,
-    .submit = fake_submit, .stop = fake_stop, .close = fake_close,
-};
 
 static enum pen_outcome always_delivered(struct fake *f, struct pen_batch *batch)
 {
@@ -221,9 +164,10 @@ static int bench_setup(void **state)
     bench.budget.total = 64 << 20;
     bench.settings = (struct sink_settings){
         .flush_ms = 20, .spool_max = 64 << 20, .dead_max = 64 << 20, .spool_after_ms = 100000, .retry_min_ms = 1, .retry_max_ms = 2,
-        .type = &fake_sink, .name = "fake", .spool_compress = true,
+        .type = &fake_sink_type, .name = "fake", .spool_compress = true,
     };
-    fake.limits = (struct pen_limits){ .bytes_max = 1000, .messages_max = 1000, .in_flight_max = 1 };
+    fake_sink = (struct fake_sink){ .limits = { .bytes_max = 1000, .messages_max = 1000, .in_flight_max = 1 },
+                                    .turn = fake_turn };
     fake.answer = always_delivered;
     fake.poison = -1;
     fake.seed = 1;
@@ -351,8 +295,8 @@ static void test_poison_dies_alone(void **state)
     unsigned batches;
 
     (void)state;
-    fake.limits.bytes_max = 100000;
-    fake.limits.messages_max = 2000;
+    fake_sink.limits.bytes_max = 100000;
+    fake_sink.limits.messages_max = 2000;
     fake.answer = poison_rejected;
     fake.poison = 1234;
     bench_open(1);
@@ -365,7 +309,7 @@ static void test_poison_dies_alone(void **state)
     assert_int_equal(ledger(0)->count[LEDGER_DEAD], 1);
     assert_int_equal(dead_lines(1234), 1);
     /* 2·log2(2000) extra, and what the first partial batches cost */
-    assert_true(fake.requests <= batches + 22 + 4);
+    assert_true(fake_sink.submitted <= batches + 22 + 4);
     assert_int_equal(bench.runs_open, 0);
     bench_close();
 }
@@ -395,7 +339,7 @@ static void test_all_rejected_goes_on_slowly(void **state)
     put(30);
     turn_until_idle();
     assert_int_equal(ledger(0)->count[LEDGER_DEAD], 30);
-    assert_true(fake.requests >= 30 + 25);         /* singles: five died at once, the others were tried twice */
+    assert_true(fake_sink.submitted >= 30 + 25);         /* singles: five died at once, the others were tried twice */
     assert_int_equal(bench.runs_open, 0);
     bench_close();
 }
@@ -417,7 +361,7 @@ static void test_all_rejected_until_it_is_mended(void **state)
         assert_true(uv_now(&bench.loop) - begin < 60000);
     }
     assert_true(uv_now(&bench.loop) - begin >= 200);
-    assert_true(fake.requests < 60);
+    assert_true(fake_sink.submitted < 60);
     fake.answer = always_delivered;
     turn_until_idle();
     assert_int_equal(ledger(0)->count[LEDGER_DELIVERED] + ledger(0)->count[LEDGER_DEAD], 2000);
@@ -443,9 +387,8 @@ static void test_each_of_a_batch_rejected(void **state)
     bench_open(1);
     put(20);
     outlet_flush(bench.outlet);
-    batch = fake.held[0];
+    batch = fake_sink_take();
     assert_int_equal(batch->count, 20);
-    fake.held_count = 0;
     pen_batch_answer_each(batch, outcomes, 0, "as told");
     assert_int_equal(ledger(0)->count[LEDGER_HELD], 20);
     fake.down = false;
@@ -497,14 +440,14 @@ static void test_no_grave_no_deaths(void **state)
     bench_open(1);
     put(500);
     do {                                           /* until what was on its way has come back */
-        requests = fake.requests;
+        requests = fake_sink.submitted;
         for (begin = uv_now(&bench.loop); uv_now(&bench.loop) - begin < 500;)
             uv_run(&bench.loop, UV_RUN_NOWAIT);
-    } while (fake.requests > requests);
+    } while (fake_sink.submitted > requests);
     put(100);
     for (begin = uv_now(&bench.loop); uv_now(&bench.loop) - begin < 2500;)   /* another attempt to write, no request */
         uv_run(&bench.loop, UV_RUN_NOWAIT);
-    assert_int_equal(fake.requests, requests);
+    assert_int_equal(fake_sink.submitted, requests);
     assert_int_equal(ledger(0)->count[LEDGER_DEAD], 0);
     assert_int_equal(ledger(0)->count[LEDGER_HELD], 600);
     assert_true(bench.runs_open > 0);
@@ -644,8 +587,8 @@ static int sync_waits(int fd)
 static enum pen_outcome cut_and_again(struct fake *f, struct pen_batch *batch)
 {
     (void)batch;
-    f->down = f->requests == 1;
-    return f->requests == 1 ? PEN_TOO_LARGE : f->requests == 2 ? PEN_RETRY : PEN_DELIVERED;
+    f->down = fake_sink.submitted == 1;
+    return fake_sink.submitted == 1 ? PEN_TOO_LARGE : fake_sink.submitted == 2 ? PEN_RETRY : PEN_DELIVERED;
 }
 
 /* The answer to a part that is just being written to the spool must wait for the disk; what is behind it waits with it. */
@@ -729,10 +672,9 @@ static void test_each_answer_is_taken(void **state)
     bench_open(1);
     put(4);
     outlet_flush(bench.outlet);
-    assert_int_equal(fake.held_count, 1);
-    batch = fake.held[0];
+    assert_int_equal(fake_sink.held_count, 1);
+    batch = fake_sink_take();
     assert_int_equal(batch->count, 4);
-    fake.held_count = 0;
     pen_batch_answer_each(batch, outcomes, 0, "as told");
     fake.down = false;
     turn_until_idle();
@@ -750,7 +692,7 @@ static void test_named_delays_are_obeyed_and_bounded(void **state)
     uint64_t begin;
 
     (void)state;
-    fake.limits.in_flight_max = 2;
+    fake_sink.limits.in_flight_max = 2;
     bench.settings.retry_max_ms = 20;
     for (int i = 0; i < 2; i++) {
         bool refused = i == 1;
@@ -762,9 +704,8 @@ static void test_named_delays_are_obeyed_and_bounded(void **state)
         outlet_flush(bench.outlet);
         put(100);
         outlet_flush(bench.outlet);
-        assert_int_equal(fake.held_count, 2);
-        one = fake.held[0], two = fake.held[1];
-        fake.held_count = 0;
+        assert_int_equal(fake_sink.held_count, 2);
+        one = fake_sink_take(), two = fake_sink_take();
         begin = uv_now(&bench.loop);
         pen_batch_answer(one, refused ? PEN_REFUSED : PEN_RETRY, 0, "as told");
         pen_batch_answer(two, refused ? PEN_REFUSED : PEN_RETRY, UINT32_MAX, "as told");
@@ -781,7 +722,7 @@ static void test_rejected_while_the_sink_stops(void **state)
 {
     (void)state;
     fake.down = true;
-    fake.at_stop = PEN_REJECTED;
+    fake_sink.at_stop = PEN_REJECTED;
     bench_open(1);
     put(1);
     bench_close();
@@ -820,7 +761,7 @@ static void test_random_lives(void **state)
 
     (void)state;
     fake.answer = at_random;
-    fake.limits.in_flight_max = 3;
+    fake_sink.limits.in_flight_max = 3;
     bench.settings.spool_after_ms = 3;
     fake.poison = 777;
     for (uint32_t life = 1; life <= 20; life++) {
