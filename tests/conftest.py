@@ -8,7 +8,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / 'tests' / 'lib'), str(ROOT / 'tests' / 'farend')]
 
+from azurite import Azurite              # noqa: E402
 from farend import FarEnd                # noqa: E402
+from kafka import Kafka, at_hand         # noqa: E402
 from penstock import Penstock, binary    # noqa: E402
 
 
@@ -47,6 +49,19 @@ def far_end(tmp_path):
 def far_end_ids(tmp_path):
     """One that keeps event ids alone, for many of them."""
     with FarEnd(tmp_path / 'farend', '--keep', 'ids') as started:
+        yield started
+
+
+@pytest.fixture(scope='module')
+def broker(request, tmp_path_factory):
+    """A Kafka broker, with the properties that the module calls BROKER, if it does."""
+    with at_hand(), Kafka(tmp_path_factory.mktemp('kafka'), getattr(request.module, 'BROKER', None)) as started:
+        yield started
+
+
+@pytest.fixture(scope='module')
+def azurite(tmp_path_factory):
+    with at_hand(), Azurite(tmp_path_factory.mktemp('azurite')) as started:
         yield started
 
 

@@ -25,8 +25,8 @@ import pytest
 import reliability
 from arrivals import Arrivals
 from inputs import POISON, Inputs
-from kafka import Kafka, Unavailable, missing
-from penstock import binary, build_folder, slower, wait_until
+from kafka import Kafka, at_hand
+from penstock import build_folder, slower, wait_until
 
 LIFE = {'flush': '50ms', 'retry_min': '50ms', 'retry_max': '400ms', 'spool_after': '50ms'}
 BACKLOG = 5000                       # events made but not yet arrived, above which nothing is added
@@ -43,12 +43,9 @@ FAULTS = (
 
 @pytest.fixture
 def broker(tmp_path):
-    try:
-        with Kafka(tmp_path / 'kafka') as kafka:
-            kafka.create_topic('kills', partitions=1)
-            yield kafka
-    except Unavailable as reason:
-        missing(reason)
+    with at_hand(), Kafka(tmp_path / 'kafka') as kafka:
+        kafka.create_topic('kills', partitions=1)
+        yield kafka
 
 
 class Weather:

@@ -6,7 +6,7 @@
         ... azurite.source(logs.container_name) is a section for penstock.conf ...
 
 Azurite comes from npm, the client from PyPI, both into $PENSTOCK_CACHE, by default ~/.cache/penstock, once. Where they
-cannot be had, Azurite() raises Unavailable; `kafka.missing()` turns that into a skip or a failure. Needs node, npm,
+cannot be had, Azurite() raises Unavailable; `kafka.at_hand()` turns that into a skip or a failure. Needs node, npm,
 python3-venv and openssl.
 """
 import base64

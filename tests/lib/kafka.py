@@ -6,9 +6,10 @@
         for partition, offset, key, value in kafka.read_all("azure.security"): ...
 
 The broker comes from Maven Central (tests/lib/kafka/pom.xml) into $PENSTOCK_CACHE, by default ~/.cache/penstock, once.
-Where it cannot be had, Kafka() raises Unavailable; `missing()` turns that into a skip, or into a failure where
+Where it cannot be had, Kafka() raises Unavailable; `at_hand()` turns that into a skip, or into a failure where
 PENSTOCK_TESTS=all asks for everything. Needs openjdk-17-jre-headless, maven, kcat and openssl.
 """
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -39,6 +40,15 @@ def missing(reason):
     if os.environ.get("PENSTOCK_TESTS") == "all":
         pytest.fail(f"PENSTOCK_TESTS=all, but {reason}")
     pytest.skip(str(reason))
+
+
+@contextlib.contextmanager
+def at_hand():
+    """What is started within cannot be had everywhere: then it is missing."""
+    try:
+        yield
+    except Unavailable as reason:
+        missing(reason)
 
 
 def jars():

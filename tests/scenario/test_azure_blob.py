@@ -24,15 +24,6 @@ FLOW = 'flowLogResourceID=/00000000-0000-0000-0000-000000000001_NETWORKWATCHERRG
 ACTIVITY = 'resourceId=/SUBSCRIPTIONS/00000000-0000-0000-0000-000000000001'
 
 
-@pytest.fixture(scope='module')
-def azurite(tmp_path_factory):
-    try:
-        with Azurite(tmp_path_factory.mktemp('azurite')) as started:
-            yield started
-    except Unavailable as reason:
-        missing(reason)
-
-
 @pytest.fixture
 def container(azurite):
     """An empty one for each test."""

@@ -9,7 +9,6 @@ import subprocess
 
 import pytest
 
-from kafka import Kafka, Unavailable, missing
 from penstock import binary, build_folder, environment, parse_line, total, wait_until
 
 FAST = {'flush': '100ms', 'spool_after': '60s', 'retry_min': '50ms', 'retry_max': '300ms'}
@@ -430,15 +429,6 @@ def test_appended_while_resending(dead, far_end):
     assert out.startswith('4 delivered')
     assert one.dead_uids() == more
     assert set(far_end.uids()) == set(one.uids) - set(more) and set(uids) <= set(far_end.uids())
-
-
-@pytest.fixture
-def broker(tmp_path):
-    try:
-        with Kafka(tmp_path / 'kafka') as kafka:
-            yield kafka
-    except Unavailable as reason:
-        missing(reason)
 
 
 @pytest.mark.kafka

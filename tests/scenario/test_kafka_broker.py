@@ -9,15 +9,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
 from kafka import Kafka, Unavailable, missing  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    try:
-        with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
-            yield kafka
-    except Unavailable as reason:
-        missing(reason)
-
-
 @pytest.mark.parametrize("script, reason", [(None, "mvn is not installed"), ("echo '[ERROR] no route'; exit 1", "no route")])
 def test_without_maven_central_the_reason_is_told(tmp_path, monkeypatch, script, reason):
     tools = tmp_path / "bin"

@@ -3,25 +3,13 @@ order, over TLS and SASL, across restarts and kills of the broker, whatever the 
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "lib"))
-from kafka import Kafka, Unavailable, missing  # noqa: E402
 
 STREAMS = 5
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    try:
-        with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
-            yield kafka
-    except Unavailable as reason:
-        missing(reason)
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,10 @@ import os
 
 import pytest
 
-from kafka import Kafka, Unavailable, missing
 from penstock import slower, total, wait_until
 from records import GrowingBlob, Maker, activity_line, nsg_record, vnet_record, write_activity, write_nsg
 
 LIFE = {'flush': '100ms', 'retry_min': '50ms', 'retry_max': '500ms'}
-
-
-@pytest.fixture(scope='module')
-def broker(tmp_path_factory):
-    try:
-        with Kafka(tmp_path_factory.mktemp('kafka')) as kafka:
-            yield kafka
-    except Unavailable as reason:
-        missing(reason)
 
 
 def event_id(raw, ordinal=0):
