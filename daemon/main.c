@@ -1,6 +1,7 @@
 /* main.c - the binary: finds the subcommand, makes the process a safe place for it, and hands over. */
 #include "daemon/commands.h"
 #include "daemon/option.h"
+#include "daemon/service.h"
 
 #include <curl/curl.h>
 #include <openssl/crypto.h>
@@ -121,6 +122,8 @@ int main(int argc, char **argv)
     command = command_find(argv[1]);
     if (command == NULL)
         return command_unknown(argv[1]);
+    if (command->run == command_run || command->run == command_replay)
+        service_hold_signals();
 
     /* State files are for the owner and the group at most; a stricter mask, as the unit's, stays. */
     (void)umask(umask(077) | 027);

@@ -15,10 +15,13 @@
 /* Threads of the pool that are not workers: file reads, spool, cursors, name lookups. */
 #define POOL_OTHERS 4
 
+static const int signal_numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
+#define SIGNALS (sizeof(signal_numbers) / sizeof(*signal_numbers))
+
 struct service {
     uv_loop_t loop;
     struct pipeline *pipeline;
-    uv_signal_t signals[3];
+    uv_signal_t signals[SIGNALS];
     uv_timer_t beat;                               /* watchdog and status line */
     uint64_t watchdog_ms;                          /* 0: systemd does not watch */
     bool stopping, stopped;
@@ -31,6 +34,22 @@ void service_report(void *arg, const char *file, unsigned line, const char *sent
         fprintf(stderr, "%s:%u: %s\n", file, line, sentence);
     else
         fprintf(stderr, "%s: %s\n", file, sentence);
+}
+
+/* SIG_BLOCK or SIG_UNBLOCK for what we handle. Threads that start in between never see these signals: they are the loop's. */
+static void signals_mask(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < SIGNALS; i++)
+        sigaddset(&set, signal_numbers[i]);
+    pthread_sigmask(how, &set, NULL);
+}
+
+void service_hold_signals(void)
+{
+    signals_mask(SIG_BLOCK);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -70,7 +89,7 @@ static void service_stopped(void *arg)
     struct service *service = arg;
 
     service->stopped = true;
-    for (size_t i = 0; i < sizeof(service->signals) / sizeof(*service->signals); i++)
+    for (size_t i = 0; i < SIGNALS; i++)
         uv_close((uv_handle_t *)&service->signals[i], NULL);
     uv_close((uv_handle_t *)&service->beat, NULL);
     uv_stop(&service->loop);
@@ -78,14 +97,14 @@ static void service_stopped(void *arg)
 
 static void service_arm(struct service *service)
 {
-    static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
     uint64_t watchdog_us = 0;
 
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+    for (size_t i = 0; i < SIGNALS; i++) {
         uv_signal_init(&service->loop, &service->signals[i]);
         service->signals[i].data = service;
-        uv_signal_start(&service->signals[i], on_signal, numbers[i]);
+        uv_signal_start(&service->signals[i], on_signal, signal_numbers[i]);
     }
+    signals_mask(SIG_UNBLOCK);
     if (sd_watchdog_enabled(0, &watchdog_us) > 0)
         service->watchdog_ms = watchdog_us / 1000;
     uv_timer_init(&service->loop, &service->beat);

@@ -15,6 +15,10 @@ struct service_conf {
     bool once;
 };
 
+/* Keeps these signals waiting until service_run() can act on them: the first thing a process does that will be a service, before
+ * there are threads. A stop that comes while it starts is then a clean stop, too, and no death by signal. */
+void service_hold_signals(void);
+
 /* Runs to the end; the exit status. */
 int service_run(const struct service_conf *conf);
 
