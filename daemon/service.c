@@ -24,7 +24,8 @@ struct service {
     uv_signal_t signals[SIGNALS];
     uv_timer_t beat;                               /* watchdog and status line */
     uint64_t watchdog_ms;                          /* 0: systemd does not watch */
-    bool stopping, stopped;
+    bool stopping;                                 /* a signal said so */
+    bool stopped;
 };
 
 void service_report(void *arg, const char *file, unsigned line, const char *sentence)
@@ -161,5 +162,6 @@ int service_run(const struct service_conf *conf)
     if (uv_loop_close(&service.loop) != 0)
         log_line(LOG_WARN, "handles were left open", NULL);
     log_line(LOG_NOTE, "stopped", NULL);
-    return conf->once && !all_delivered ? 1 : 0;
+    /* A replay that was told to stop may not have read all there is, though what it read was delivered. */
+    return conf->once && (service.stopping || !all_delivered) ? 1 : 0;
 }

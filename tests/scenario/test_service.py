@@ -35,6 +35,17 @@ def test_a_stop_while_it_starts_is_a_clean_stop(penstock, far_end, name):
     assert 'msg="stopped"' in daemon.log_text()
 
 
+def test_a_replay_that_is_stopped_while_it_starts_says_what_is_left(tmp_path, penstock, far_end):
+    (tmp_path / 'a.json').write_text('{"no":"time"}\n')
+    far_end.down()
+    daemon = penstock(SOURCE, far_end.sink())
+    go_on = held_up(daemon, 'replay', '-c', daemon.config, tmp_path / 'a.json')
+    daemon.process.send_signal(signal.SIGINT)
+    go_on()
+    assert daemon.process.wait(60) == 1, daemon.log_tail()
+    assert 'not everything is delivered' in daemon.log_text()
+
+
 def test_counters_may_be_asked_for_at_any_time(penstock, far_end):
     daemon = penstock(SOURCE, far_end.sink())
     go_on = held_up(daemon)
