@@ -5,7 +5,11 @@
  * and logging takes no memory. Where it does not fit it is cut, and shows where; the message always finds room. Values
  * come from outside (paths, names of streams, words of the far end): what could steer a terminal or fake a second line is
  * escaped.
+ *
+ * The journal gets that line as its MESSAGE, and beside it each key as a field of its own. Values are not escaped there: the
+ * protocol counts bytes, so that nothing inside a value can end it.
  */
+#define SD_JOURNAL_SUPPRESS_LOCATION /* every line would be from here */
 #include "daemon/log.h"
 
 #include <stdarg.h>
@@ -15,22 +19,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <systemd/sd-journal.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 2048
 #define LINE_MESSAGE_BYTES 768       /* kept for the message, whatever the values take */
 #define LINE_CUT "…"
+#define MESSAGE "MESSAGE="            /* what a line for the journal begins with */
+#define FIELDS_MAX 40
 
 struct line {
     char text[LINE_MAX_BYTES];
     size_t size, limit;
-    size_t start;                    /* of the first pair */
     bool quoted;                     /* a quote is open */
     bool cut;                        /* something did not fit: nothing more until line_mend() */
 };
 
+struct fields {
+    char bytes[LINE_MAX_BYTES];
+    size_t size;
+    struct iovec list[FIELDS_MAX];
+    int count;
+};
+
 static atomic_int level_max = LOG_NOTE;
+static atomic_bool with_fields;
 
 /* All of it or nothing: an escape or a character is never split. */
 static void line_add(struct line *line, const char *data, size_t size)
@@ -157,46 +172,114 @@ static bool stderr_is_journal(void)
            st.st_dev == dev && st.st_ino == inode;
 }
 
-static void line_begin(struct line *line, enum log_level level)
+static void line_begin(struct line *line, enum log_level level, bool journal)
 {
     static const char *const names[] = {
         [LOG_ERROR] = "error ", [LOG_WARN] = "warning ", [LOG_NOTE] = "info ", [LOG_TRACE] = "debug ",
     };
-    char prefix[8];
 
-    if (stderr_is_journal()) {
-        (void)snprintf(prefix, sizeof(prefix), "<%d>", (int)level);
-        line_text(line, prefix);
+    if (journal) {
+        line_text(line, MESSAGE);
         return;
     }
     line_time(line);
     line_text(line, names[level]);
 }
 
+/* PREFIX_KEY=value. One that finds no room is left out: it is in the line, whole or cut. */
+static void field_add(struct fields *fields, const char *prefix, const char *key, const char *value)
+{
+    size_t room = sizeof(fields->bytes) - fields->size;
+    char *at = fields->bytes + fields->size;
+    int size = snprintf(at, room, "%s%s=%s", prefix, key, value);
+
+    if (fields->count == FIELDS_MAX || size < 0 || (size_t)size >= room)
+        return;
+    for (char *c = at; *c != '='; c++) {
+        if (*c >= 'a' && *c <= 'z')
+            *c = (char)(*c - 'a' + 'A');
+        else if ((*c < '0' || *c > '9') && (*c < 'A' || *c > 'Z'))
+            *c = '_';
+    }
+    fields->list[fields->count++] = (struct iovec){ at, (size_t)size };
+    fields->size += (size_t)size;
+}
+
+static void fields_begin(struct fields *fields, enum log_level level, const char *msg)
+{
+    fields->size = 0;
+    fields->count = 1;               /* the first will be the line itself */
+    field_add(fields, "", "PRIORITY", (char[]){ (char)('0' + level), '\0' });
+    field_add(fields, "PENSTOCK_", "MSG", msg);
+}
+
+/* With its fields; or, where there are to be none yet, or journald's socket is out of reach, as text with its priority, which
+ * then stands where MESSAGE= ends. Nobody is left to tell when stderr is gone. */
+static void journal_write(struct line *line, enum log_level level, struct fields *fields)
+{
+    char *text = line->text + sizeof(MESSAGE) - 1 - 3;
+
+    fields->list[0] = (struct iovec){ line->text, line->size };
+    if (atomic_load_explicit(&with_fields, memory_order_relaxed) && sd_journal_sendv(fields->list, fields->count) >= 0)
+        return;
+    memcpy(text, (char[]){ '<', (char)('0' + level), '>' }, 3);
+    line->text[line->size++] = '\n';
+    if (write(STDERR_FILENO, text, (size_t)(line->text + line->size - text)) < 0)
+        return;
+}
+
+/* A line on its way, and the same as fields. */
+struct entry {
+    struct line line;
+    struct fields fields;
+    enum log_level level;
+    bool journal;
+    size_t start;                    /* of the line's first key */
+};
+
 static bool level_is_shown(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&level_max, memory_order_relaxed);
 }
 
-static void line_key(struct line *line, const char *key)
+static void entry_begin(struct entry *entry, enum log_level level, const char *msg)
 {
-    line_text(line, line->size > line->start ? " " : "");
-    line_text(line, key);
-    line_add(line, "=", 1);
+    entry->line = (struct line){ .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
+    entry->level = level;
+    entry->journal = stderr_is_journal();
+    line_begin(&entry->line, level, entry->journal);
+    fields_begin(&entry->fields, level, msg);
+    entry->start = entry->line.size;
 }
 
-static void line_pair(struct line *line, const char *key, const char *value)
+static void entry_key(struct entry *entry, const char *key)
 {
-    line_key(line, key);
-    line_value(line, value != NULL ? value : "");
+    line_text(&entry->line, entry->line.size > entry->start ? " " : "");
+    line_text(&entry->line, key);
+    line_add(&entry->line, "=", 1);
 }
 
-static void line_end(struct line *line, const char *msg)
+static void entry_pair(struct entry *entry, const char *key, const char *value)
 {
+    if (value == NULL)
+        value = "";
+    entry_key(entry, key);
+    line_value(&entry->line, value);
+    field_add(&entry->fields, "PENSTOCK_", key, value);
+}
+
+static void entry_end(struct entry *entry, const char *msg)
+{
+    struct line *line = &entry->line;
+
     line_mend(line, LINE_MAX_BYTES - 16);
-    line_key(line, "msg");
+    entry_key(entry, "msg");
     line_quoted(line, msg);
     line_mend(line, LINE_MAX_BYTES - 8);
+    if (entry->journal) {
+        journal_write(line, entry->level, &entry->fields);
+        return;
+    }
     line->text[line->size++] = '\n';
     /* Nobody is left to tell when stderr is gone. */
     if (write(STDERR_FILENO, line->text, line->size) < 0)
@@ -205,37 +288,40 @@ static void line_end(struct line *line, const char *msg)
 
 void log_line(enum log_level level, const char *msg, ...)
 {
-    struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
+    struct entry entry;
     const char *key;
     va_list args;
 
     if (!level_is_shown(level))
         return;
-    line_begin(&line, level);
-    line.start = line.size;
+    entry_begin(&entry, level, msg);
     va_start(args, msg);
-    while (!line.cut && (key = va_arg(args, const char *)) != NULL)
-        line_pair(&line, key, va_arg(args, const char *));
+    while (!entry.line.cut && (key = va_arg(args, const char *)) != NULL)
+        entry_pair(&entry, key, va_arg(args, const char *));
     va_end(args);
-    line_end(&line, msg);
+    entry_end(&entry, msg);
 }
 
 void log_pairs(enum log_level level, const char *msg, const char *const *pairs)
 {
-    struct line line = { .limit = LINE_MAX_BYTES - LINE_MESSAGE_BYTES };
+    struct entry entry;
 
     if (!level_is_shown(level))
         return;
-    line_begin(&line, level);
-    line.start = line.size;
-    for (; !line.cut && pairs[0] != NULL; pairs += 2)
-        line_pair(&line, pairs[0], pairs[1]);
-    line_end(&line, msg);
+    entry_begin(&entry, level, msg);
+    for (; !entry.line.cut && *pairs != NULL; pairs += 2)
+        entry_pair(&entry, pairs[0], pairs[1]);
+    entry_end(&entry, msg);
 }
 
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&level_max, (int)level, memory_order_relaxed);
+}
+
+void log_to_journal(void)
+{
+    atomic_store_explicit(&with_fields, true, memory_order_relaxed);
 }
 
 const char *log_number(unsigned long long value)

@@ -1,8 +1,9 @@
 /*
  * log.h - one line per thing that happened, for the operator: `key=value … msg="…"`.
  *
- * On a terminal or a pipe: time, level, line, on stderr. Under systemd (JOURNAL_STREAM set): priority prefix `<4>` and no
- * time. Values are quoted and escaped; control characters never reach the terminal. Never pass contents or secrets.
+ * On a terminal or a pipe: time, level, line, on stderr. Where stderr is the journal's (JOURNAL_STREAM): priority prefix `<4>`
+ * and no time; after log_to_journal() journald gets the same line with its keys as fields, PENSTOCK_SINK=…. Values are quoted
+ * and escaped in the line; control characters never reach the terminal. Never pass contents or secrets.
  */
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
@@ -16,6 +17,9 @@ void log_line(enum log_level level, const char *msg, ...) __attribute__((sentine
 /* The same from an array, for a caller that does not know how many there will be: key, value, …, NULL. */
 void log_pairs(enum log_level level, const char *msg, const char *const *pairs);
 void log_set_level(enum log_level level);
+/* Fields for the journal, from here on, if stderr is the journal's. Not before a service is up: journald finds out by
+ * /proc/PID whose a message with fields is, too late for one that said why it cannot start and is gone; stderr's it knows. */
+void log_to_journal(void);
 /* For numbers in a call: formats into one of a few static slots of the calling thread. */
 const char *log_number(unsigned long long value);
 /* Bytes of the UTF-8 character at the text's beginning; 0 where it is none, or one that steers a terminal: controls, line and

@@ -149,6 +149,7 @@ int service_run(const struct service_conf *conf)
         uv_loop_close(&service.loop);
         return err.code == UV_EINVAL ? 2 : 1;      /* a setting, found late: trying again does not help */
     }
+    log_to_journal();
     service_arm(&service);
     pipeline_start(service.pipeline);
     sd_notify(0, "READY=1");

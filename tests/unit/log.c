@@ -11,10 +11,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 static int real_stderr, file;
+static char journal[16384];          /* what journald was given, one field a line */
+static int journal_answer;
+
+/* In the place of libsystemd's. */
+int sd_journal_sendv(const struct iovec *list, int count);
+int sd_journal_sendv(const struct iovec *list, int count)
+{
+    char *at = journal;
+
+    for (int i = 0; i < count; i++) {
+        memcpy(at, list[i].iov_base, list[i].iov_len);
+        at += list[i].iov_len;
+        *at++ = '\n';
+    }
+    *at = '\0';
+    return journal_answer;
+}
 static char text[8192];
 
 static int setup(void **state)
@@ -137,15 +155,21 @@ static void test_long_values(void **state)
     assert_string_equal(line + strlen(line) - 1 - strlen("…\""), "…\"\n");
 }
 
-static void test_journal(void **state)
+/* As systemd does it: stderr's device and inode. */
+static void stderr_becomes_journal(void)
 {
     char words[64];
     struct stat st;
 
-    (void)state;
     assert_int_equal(fstat(STDERR_FILENO, &st), 0);
     (void)snprintf(words, sizeof(words), "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
     setenv("JOURNAL_STREAM", words, 1);
+}
+
+static void test_journal(void **state)
+{
+    (void)state;
+    stderr_becomes_journal();
     log_line(LOG_WARN, "m", "k", "v", NULL);
     assert_string_equal(logged(), "<4>k=v msg=\"m\"\n");
 
@@ -153,6 +177,36 @@ static void test_journal(void **state)
     setenv("JOURNAL_STREAM", "1:2", 1);
     log_line(LOG_WARN, "m", NULL);
     assert_string_equal(logged(), "warning msg=\"m\"\n");
+    unsetenv("JOURNAL_STREAM");
+}
+
+/* From here on there is no way back, in this process. */
+static void test_journal_fields(void **state)
+{
+    char value[3000];
+
+    (void)state;
+    log_to_journal();
+    log_line(LOG_WARN, "m", "k", "v", NULL);
+    assert_string_equal(logged(), "warning k=v msg=\"m\"\n");
+
+    stderr_becomes_journal();
+    log_line(LOG_ERROR, "it is so", "sink", "a\nPRIORITY=0", "delay_ms", "8", "kafka.x", NULL, NULL);
+    assert_string_equal(logged(), "");
+    assert_string_equal(journal, "MESSAGE=sink=\"a\\nPRIORITY=0\" delay_ms=8 kafka.x=\"\" msg=\"it is so\"\nPRIORITY=3\n"
+                        "PENSTOCK_MSG=it is so\nPENSTOCK_SINK=a\nPRIORITY=0\nPENSTOCK_DELAY_MS=8\nPENSTOCK_KAFKA_X=\n");
+
+    /* What has no room as a field is cut in the line. */
+    memset(value, 'v', sizeof(value) - 1);
+    value[sizeof(value) - 1] = '\0';
+    log_line(LOG_NOTE, "m", "long", value, "next", "n", NULL);
+    assert_null(strstr(journal, "PENSTOCK_LONG"));
+    assert_non_null(strstr(journal, "… msg=\"m\"\nPRIORITY=6\nPENSTOCK_MSG=m\n"));
+
+    /* journald cannot be reached: its end of stderr gets the line. */
+    journal_answer = -2;
+    log_line(LOG_WARN, "m", "k", "v", NULL);
+    assert_string_equal(logged(), "<4>k=v msg=\"m\"\n");
     unsetenv("JOURNAL_STREAM");
 }
 
@@ -169,7 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_line), TEST(test_levels), TEST(test_hostile_values), TEST(test_long_values), TEST(test_journal),
-        TEST(test_numbers),
+        TEST(test_journal_fields), TEST(test_numbers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
