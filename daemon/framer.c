@@ -36,6 +36,7 @@
 /* A candidate for the next record is judged by this much around it, so that the judgement doesn't depend on the chunk. */
 #define LOOK_BACK 64
 #define LOOK_AHEAD 128
+#define RECORD_MOST (1 << 30)
 
 /* What one step did: found something, starved, or moved on. */
 enum step {
@@ -340,17 +341,30 @@ out:
 
 /* ---- Where the framer stands ------------------------------------------------------------------------------------ */
 
+/* How far ahead of `at` the region lies in which no record may span a line start; 0: not in one. */
+static size_t framer_lines_ahead(struct framer *framer)
+{
+    int32_t ahead = (int32_t)(framer->now.lines_until - (uint32_t)(framer->offset + framer->at));
+
+    if (framer->now.lines_until == 0 || ahead <= 0 || ahead > RECORD_MOST) {
+        framer->now.lines_until = 0;
+        return 0;
+    }
+    return (size_t)ahead;
+}
+
 void framer_begin(struct framer *framer, uint64_t word, const char *data, size_t size, uint64_t offset, bool final,
                   size_t record_max)
 {
     if (record_max < FRAMER_RECORD_MIN)
         record_max = FRAMER_RECORD_MIN;
-    if (record_max > 1u << 30)
-        record_max = 1u << 30;
+    if (record_max > RECORD_MOST)
+        record_max = RECORD_MOST;
     *framer = (struct framer){
         .data = data, .size = size, .offset = offset, .now = state_unpack(word), .word = word, .record_max = record_max,
         .final = final,
     };
+    framer_lines_ahead(framer);      /* a word from disk may say anything: what cannot be is told here, not on the way */
 }
 
 size_t framer_consumed(const struct framer *framer)
@@ -361,18 +375,6 @@ size_t framer_consumed(const struct framer *framer)
 uint64_t framer_word(const struct framer *framer)
 {
     return framer->word;
-}
-
-/* How far ahead of `at` the region lies in which no record may span a line start; 0: not in one. */
-static size_t framer_lines_ahead(struct framer *framer)
-{
-    int32_t ahead = (int32_t)(framer->now.lines_until - (uint32_t)(framer->offset + framer->at));
-
-    if (framer->now.lines_until == 0 || ahead <= 0) {
-        framer->now.lines_until = 0;
-        return 0;
-    }
-    return (size_t)ahead;
 }
 
 static void framer_commit(struct framer *framer)

@@ -2,7 +2,7 @@
  * json.h - simdjson behind a C face: the daemon's side. What parsers may call is in parsers/parser.h.
  *
  * A tree belongs to one worker. Its memory grows to about 14 times the largest text parsed and is given back by
- * json_shrink(). Strict RFC 8259 with UTF-8 validation; nesting deeper than JSON_DEPTH_MAX is refused.
+ * json_shrink(). Strict RFC 8259 with UTF-8 validation; a value deeper than JSON_DEPTH_MAX, the root being at 1, is refused.
  */
 #ifndef DAEMON_JSON_H
 #define DAEMON_JSON_H

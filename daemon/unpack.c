@@ -35,6 +35,7 @@ struct unpack {
     size_t used, filled;
     bool in_link;                    /* a member or frame has begun and is not at its end */
     bool any_link;
+    bool padded;                     /* zeros follow the last link: nothing else may */
     struct pen_error damage;         /* once met, it stays: a decoder is not asked again after an error */
     z_stream z;
     bool z_ready;
@@ -187,7 +188,8 @@ static int link_begin(struct unpack *unpack, struct pen_error *err)
 
     if (r <= 0)
         return r < 0 ? pen_error_set(err, r, "cannot read: %s", uv_strerror(r)) : 0;
-    if (unpack->any_link && unpack->input[unpack->used] == 0) {
+    if (unpack->any_link && (unpack->padded || unpack->input[unpack->used] == 0)) {
+        unpack->padded = true;       /* what is fed may end amid the zeros */
         while (r > 0 && unpack->input[unpack->used] == 0) {
             unpack->used++;
             r = input_fill(unpack, 1);
@@ -333,7 +335,7 @@ static int unpack_rewind(struct unpack *unpack, struct pen_error *err)
         return pen_error_set(err, UV_ESPIPE, "a pipe cannot be read again");
     unpack->position = unpack->input_at = 0;
     unpack->used = unpack->filled = 0;
-    unpack->in_link = unpack->any_link = false;
+    unpack->in_link = unpack->any_link = unpack->padded = false;
     unpack->damage = (struct pen_error){ 0 };
     r = unpack_tell(unpack);
     return r < 0 ? pen_error_set(err, r, "cannot read: %s", uv_strerror(r)) : 0;

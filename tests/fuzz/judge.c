@@ -175,11 +175,13 @@ static bool members(struct judge *judge, unsigned depth, bool object)
 
 static bool value(struct judge *judge, unsigned depth)
 {
+    if (depth == JUDGE_DEPTH)
+        return false;
     blanks(judge);
     switch (peek(judge)) {
     case '{':
     case '[':
-        return depth < JUDGE_DEPTH && members(judge, depth, peek(judge) == '{');
+        return members(judge, depth, peek(judge) == '{');
     case '"':
         return string(judge);
     case 't':
