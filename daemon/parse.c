@@ -114,6 +114,7 @@ static void parse_count(struct parse *parse, const char *name, const struct work
     sum->malformed += work->counts.malformed;
     sum->partly += work->counts.partly;
     sum->oversize += work->counts.oversize;
+    sum->cut += work->counts.cut;
     for (size_t i = 0; i < work->fault_count && i < WORK_FAULTS_MAX; i++)
         parse_trouble(parse, name, ":%llu: %s", (unsigned long long)work->faults[i].position, work->faults[i].why);
     if (work->fault_count > WORK_FAULTS_MAX)
@@ -285,10 +286,11 @@ static void parse_print_stats(const struct parse *parse)
 {
     const struct work_counts *counts = &parse->counts;
 
-    fprintf(stderr, "records=%llu events=%llu unknown=%llu malformed=%llu partly=%llu oversize=%llu bytes_in=%llu bytes_out=%llu\n",
+    fprintf(stderr, "records=%llu events=%llu unknown=%llu malformed=%llu partly=%llu oversize=%llu cut=%llu bytes_in=%llu "
+            "bytes_out=%llu\n",
             (unsigned long long)counts->records, (unsigned long long)counts->events, (unsigned long long)counts->unknown,
             (unsigned long long)counts->malformed, (unsigned long long)counts->partly, (unsigned long long)counts->oversize,
-            (unsigned long long)parse->bytes_in, (unsigned long long)parse->bytes_out);
+            (unsigned long long)counts->cut, (unsigned long long)parse->bytes_in, (unsigned long long)parse->bytes_out);
 }
 
 int command_parse(int argc, char **argv)

@@ -232,6 +232,7 @@ static void host_count(struct source_host *host, const struct work *run)
     host->counts.malformed += run->counts.malformed;
     host->counts.partly += run->counts.partly;
     host->counts.oversize += run->counts.oversize;
+    host->counts.cut += run->counts.cut;
 }
 
 /* An event without a time of its own bears its arrival, and a clock a day ahead is wrong: neither tells how far we are. */
@@ -1010,7 +1011,7 @@ static void log_source(const struct source_host *host)
     log_line(LOG_NOTE, "records", "source", host->settings->name, "read", log_number(host->counts.records), "events",
              log_number(host->counts.events), "unknown", log_number(host->counts.unknown), "malformed",
              log_number(host->counts.malformed), "partly", log_number(host->counts.partly), "oversize",
-             log_number(host->counts.oversize), "streams", log_number(host->streams.count), "troubles",
+             log_number(host->counts.oversize), "cut", log_number(host->counts.cut), "streams", log_number(host->streams.count), "troubles",
              log_number(host->troubles), NULL);
 }
 

@@ -12,7 +12,8 @@
 struct schema {
     const char *name;
     bool per_record;                 /* one message per record, not per event: write() sees its first event only */
-    void (*write)(const struct pen_event *event, const struct event_meta *meta, struct buf *out);
+    /* Tells how many of the event's fields were cut, because the far end would have cut them without a word. */
+    uint32_t (*write)(const struct pen_event *event, const struct event_meta *meta, struct buf *out);
 };
 
 extern const struct schema asim_schema, ocsf_schema, raw_schema;

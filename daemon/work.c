@@ -126,7 +126,8 @@ static void worker_write(struct worker *worker, size_t schema, const struct pen_
     struct work_message *message = messages_add(messages);
     size_t offset = messages->bytes.size;
 
-    worker->work->plan->schemas[schema]->write(event, &worker->meta, &messages->bytes);
+    if (worker->work->plan->schemas[schema]->write(event, &worker->meta, &messages->bytes) > 0)
+        worker->work->counts.cut++;
     assert(messages->bytes.size <= UINT32_MAX);
     *message = (struct work_message){
         .offset = (uint32_t)offset,

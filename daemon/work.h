@@ -60,6 +60,7 @@ struct work_counts {
     uint64_t malformed;                  /* records not JSON, refused by their parser, torn; included in unknown */
     uint64_t partly;                     /* records of which some part could not be read */
     uint64_t oversize;                   /* records past record_max: their beginning travels as unknown */
+    uint64_t cut;                        /* messages with a field that a schema had to cut (per schema) */
 };
 
 enum work_end {

@@ -17,6 +17,11 @@
  * alerts, mandatory words that the record lacks, and EventOriginalUid, which holds Penstock's event id, so that a query can drop repeats. An id that the source gave
  * the event is kept as EventOriginalUid of AdditionalFields.
  *
+ * A value may have 64 KB; what is longer the service cuts without a word. So it is cut here, on the border of a character,
+ * and AdditionalFields.PenstockCut says which columns were, and how long they had been: {"EventMessage":70000}. JSON that is
+ * too long becomes the text of its beginning. Should AdditionalFields itself be too long, its longest members are cut in the
+ * same way; were it so many members that no cut helps, their text stands cut in AdditionalFields.PenstockRest.
+ *
  * Flow logs make this the hottest code of the daemon: each field's key stands ready to be copied, set fields are found by
  * their bits, and addresses, which were checked when they were set, are not looked at again.
  */
@@ -24,6 +29,10 @@
 #include "daemon/schema/value.h"
 
 #include <assert.h>
+
+#define VALUE_MAX 64000              /* bytes; the documented 64 KB, read strictly */
+
+#define MEMBERS_MAX (VALUE_MAX / 6)  /* more than so many, shortest, have no room in one value */
 
 /* One column: a cache line. The key is copied whole and then cut to size, since a copy of fixed size is a few moves. */
 #define KEY_MAX 48
@@ -101,9 +110,28 @@ static void write_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
     memcpy(stamp->text, out->data + start, stamp->size);
 }
 
+/* The columns that were too long, and what they said before, in bytes. */
+struct cuts {
+    uint32_t count;
+    struct { enum pen_field field; size_t size; } columns[PEN_FIELDS];
+};
+
+static void write_value(struct buf *out, const struct pen_event *event, enum pen_field field, struct cuts *cuts)
+{
+    enum field_type type = columns[field].type;
+    size_t start = out->size, size;
+
+    value_write(out, type, &event->values[field]);
+    size = out->size - start;
+    if (size <= VALUE_MAX || !value_bound(out, start, VALUE_MAX, type == FIELD_JSON ? VALUE_WRITTEN : VALUE_SAID))
+        return;
+    cuts->columns[cuts->count].field = field;
+    cuts->columns[cuts->count++].size = type == FIELD_TEXT ? event->values[field].text.size : size;
+}
+
 /* The columns of the event's own table; what has none is marked in `rest`. */
 static void write_columns(struct buf *out, const struct pen_event *event, const struct stamp *stamp,
-                          const uint64_t set[FIELD_WORDS], uint64_t rest[FIELD_WORDS])
+                          const uint64_t set[FIELD_WORDS], uint64_t rest[FIELD_WORDS], struct cuts *cuts)
 {
     const uint32_t table = 1u << event->kind;
 
@@ -122,7 +150,7 @@ static void write_columns(struct buf *out, const struct pen_event *event, const 
             else if (columns[field].type == FIELD_TIME)
                 write_ticks(out, event->values[field].number, stamp);
             else
-                value_write(out, columns[field].type, &event->values[field]);
+                write_value(out, event, field, cuts);
         }
     }
 }
@@ -189,8 +217,12 @@ static void write_common(struct buf *out, const struct pen_event *event, const s
         write_ticks(out, start, stamp);
     }
     if (event->kind == PEN_NETWORK && !event_has(event, PEN_DVC)) {
+        size_t dvc;
+
         write_key(out, PEN_DVC);
+        dvc = out->size;
         value_text(out, event_has(event, PEN_EVENT_PRODUCT) ? event->values[PEN_EVENT_PRODUCT].text : PEN_SPAN("Azure"));
+        (void)value_bound(out, dvc, VALUE_MAX, VALUE_SAID);
     }
     write_mandatory(out, event);
     buf_add(out, versions[event->kind], strlen(versions[event->kind]));
@@ -217,23 +249,84 @@ static bool dvc_is_product(const struct pen_event *event)
            memcmp(dvc.data, product.data, dvc.size) == 0;
 }
 
-static void write_additional(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+/* "PenstockCut":{"EventMessage":70000}; `additional` is the size that AdditionalFields had, or 0. */
+static void write_cuts(struct buf *out, const struct cuts *cuts, size_t additional)
 {
-    size_t start = out->size;
-
-    BUF_LITERAL(out, ",\"AdditionalFields\":{");
-    if (value_write_rest(out, event, rest))
-        buf_char(out, '}');
-    else
-        out->size = start;
+    BUF_LITERAL(out, "\"PenstockCut\":{");
+    for (uint32_t i = 0; i < cuts->count; i++) {
+        buf_add(out, columns[cuts->columns[i].field].key + (i == 0), columns[cuts->columns[i].field].key_size - (i == 0));
+        buf_int(out, (int64_t)cuts->columns[i].size);
+    }
+    if (additional > 0) {
+        if (cuts->count > 0)
+            buf_char(out, ',');
+        BUF_LITERAL(out, "\"AdditionalFields\":");
+        buf_int(out, (int64_t)additional);
+    }
+    buf_char(out, '}');
 }
 
-static void asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+/* AdditionalFields of an event that was cut somewhere, from its brace on. Each round allows a member half as much. */
+static void write_additional_cut(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                                 const struct cuts *cuts, size_t additional)
+{
+    struct value_limits limits = { .value_max = VALUE_MAX, .reserved = PEN_SPAN("PenstockCut") };
+    struct buf members = { 0 };
+    size_t brace = out->size, start;
+
+    if (event->extra_count > MEMBERS_MAX)
+        limits.value_max = 0;
+    for (; limits.value_max >= 32; limits.value_max /= 2) {
+        out->size = brace;
+        buf_char(out, '{');
+        write_cuts(out, cuts, additional);
+        buf_char(out, ',');
+        if (!value_write_rest(out, event, rest, &limits))
+            out->size--;
+        buf_char(out, '}');
+        if (out->size - brace <= VALUE_MAX)
+            return;
+    }
+    out->size = brace;
+    buf_char(out, '{');
+    write_cuts(out, cuts, additional);
+    (void)value_write_rest(&members, event, rest, NULL);
+    BUF_LITERAL(out, ",\"PenstockRest\":");
+    start = out->size;
+    buf_json_string(out, members.data, members.size);
+    (void)value_bound(out, start, VALUE_MAX - (start - brace) - 1, VALUE_WRITTEN);
+    buf_char(out, '}');
+    buf_free(&members);
+}
+
+static bool write_additional(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                             const struct cuts *cuts)
+{
+    size_t start = out->size, brace, size = 0;
+
+    BUF_LITERAL(out, ",\"AdditionalFields\":{");
+    brace = out->size - 1;
+    if (value_write_rest(out, event, rest, NULL)) {
+        buf_char(out, '}');
+        size = out->size - brace;
+    } else if (cuts->count == 0) {
+        out->size = start;
+    }
+    if (cuts->count == 0 && size <= VALUE_MAX)
+        return false;
+    out->size = brace;
+    write_additional_cut(out, event, rest, cuts, size > VALUE_MAX ? size : 0);
+    return size > VALUE_MAX;
+}
+
+static uint32_t asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
 {
     int64_t time = time_or(event, PEN_TIME_GENERATED, time_or(event, PEN_EVENT_START_TIME, meta->received_ticks));
     uint64_t set[FIELD_WORDS], rest[FIELD_WORDS];
     struct stamp stamp;
+    struct cuts cuts;
 
+    cuts.count = 0;                  /* alone: the rest is large, and hardly ever used */
     memcpy(set, event->set, sizeof(set));
     field_clear(set, PEN_TIME_GENERATED);
     field_clear(set, PEN_EVENT_ORIGINAL_UID);
@@ -242,7 +335,7 @@ static void asim_write(const struct pen_event *event, const struct event_meta *m
 
     BUF_LITERAL(out, "{\"TimeGenerated\":");
     write_stamp(out, time, &stamp);
-    write_columns(out, event, &stamp, set, rest);
+    write_columns(out, event, &stamp, set, rest, &cuts);
     field_copy(rest, event->set, PEN_EVENT_ORIGINAL_UID);
     if (event->kind != PEN_UNKNOWN) {
         write_common(out, event, &stamp);
@@ -252,8 +345,9 @@ static void asim_write(const struct pen_event *event, const struct event_meta *m
     }
     write_ids(out, event, meta);
     value_drop_twins(event, rest);
-    write_additional(out, event, rest);
+    cuts.count += write_additional(out, event, rest, &cuts);
     buf_char(out, '}');
+    return cuts.count;
 }
 
 const struct schema asim_schema = { .name = "asim", .write = asim_write };

@@ -896,7 +896,7 @@ static bool write_step(struct writer *writer, const struct step *step, uint32_t 
     return true;
 }
 
-static void ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct writer writer = { .out = out, .event = event, .meta = meta };
@@ -927,11 +927,12 @@ static void ocsf_write(const struct pen_event *event, const struct event_meta *m
     value_drop_twins(event, writer.rest);
     start = out->size;
     BUF_LITERAL(out, ",\"unmapped\":{");
-    if (value_write_rest(out, event, writer.rest))
+    if (value_write_rest(out, event, writer.rest, NULL))
         buf_char(out, '}');
     else
         out->size = start;
     buf_char(out, '}');
+    return 0;
 }
 
 const struct schema ocsf_schema = { .name = "ocsf", .write = ocsf_write };

@@ -16,7 +16,7 @@ static void raw_write_json(struct pen_span raw, struct buf *out)
             out->data[out->size++] = *at;
 }
 
-static void raw_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t raw_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
 {
     const struct pen_record *record = meta->record;
     const char *trouble = record->trouble != NULL ? record->trouble : "not JSON";
@@ -25,13 +25,14 @@ static void raw_write(const struct pen_event *event, const struct event_meta *me
     (void)event;
     if (record->json != NULL) {
         raw_write_json(raw, out);
-        return;
+        return 0;
     }
     BUF_LITERAL(out, "{\"RawText\":");
     buf_json_string(out, record->raw.data, record->raw.size);
     BUF_LITERAL(out, ",\"Trouble\":");
     buf_json_string(out, trouble, strlen(trouble));
     buf_char(out, '}');
+    return 0;
 }
 
 const struct schema raw_schema = { .name = "raw", .per_record = true, .write = raw_write };

@@ -95,6 +95,56 @@ void value_write(struct buf *out, enum field_type type, const union value *value
     }
 }
 
+/* ---- Values that are too long ---- */
+
+/* The bytes of one character in a JSON string that we have written: an escape, or UTF-8. */
+static size_t unit_size(const char *at)
+{
+    unsigned char c = (unsigned char)*at;
+
+    if (c == '\\')
+        return at[1] == 'u' ? 6 : 2;
+    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
+
+/* How much of a written text goes into `max` bytes. Only control characters are written as escapes: each says one byte. */
+static size_t text_part(const char *text, size_t size, size_t max, enum value_measure measure)
+{
+    size_t at = 0, sum = 0, unit;
+
+    for (; at < size; at += unit) {
+        unit = unit_size(text + at);
+        sum += measure == VALUE_SAID && text[at] == '\\' ? 1 : unit;
+        if (sum > max)
+            break;
+    }
+    return at;
+}
+
+bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure measure)
+{
+    bool text = out->data[start] == '"';
+    size_t size, part;
+
+    if (out->size - start <= max)
+        return false;
+    if (!text) {
+        struct buf json = { 0 };
+
+        buf_add(&json, out->data + start, out->size - start);
+        out->size = start;
+        buf_json_string(out, json.data, json.size);
+        buf_free(&json);
+    }
+    size = out->size - start - 2;
+    part = text_part(out->data + start + 1, size, measure == VALUE_WRITTEN ? max - 2 : max, measure);
+    if (text && part == size)
+        return false;
+    out->size = start + 1 + part;
+    buf_char(out, '"');
+    return true;
+}
+
 /* ---- Twins ---- */
 
 static const struct { enum pen_field a, b; } twins[] = {
@@ -228,7 +278,18 @@ static void member_write_name(struct buf *out, const struct member *member)
     buf_char(out, ':');
 }
 
-static void write_fields(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+static void write_value(struct buf *out, enum field_type type, const union value *value, const struct value_limits *limits)
+{
+    size_t start = out->size;
+
+    value_write(out, type, value);
+    if (limits != NULL)
+        (void)value_bound(out, start, limits->value_max, VALUE_WRITTEN);
+    buf_char(out, ',');
+}
+
+static void write_fields(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                         const struct value_limits *limits)
 {
     for (size_t i = 0; i < FIELD_WORDS; i++) {
         for (uint64_t word = rest[i]; word != 0; word &= word - 1) {
@@ -237,17 +298,19 @@ static void write_fields(struct buf *out, const struct pen_event *event, const u
             buf_char(out, '"');
             buf_add(out, fields[id].name, fields[id].name_size);
             BUF_LITERAL(out, "\":");
-            value_write(out, fields[id].type, &event->values[id]);
-            buf_char(out, ',');
+            write_value(out, fields[id].type, &event->values[id], limits);
         }
     }
 }
 
-static void write_extras(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+static void write_extras(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                         const struct value_limits *limits)
 {
-    struct member few[FEW + PEN_FIELDS], *members = few;
+    struct member few[1 + PEN_FIELDS + FEW], *members = few;
     size_t count = 0, field_count;
 
+    if (limits != NULL)
+        few[count++] = (struct member){ limits->reserved, 0, 0 };
     for (size_t i = 0; i < FIELD_WORDS; i++)
         for (uint64_t word = rest[i]; word != 0; word &= word - 1) {
             size_t id = i * 64 + (size_t)__builtin_ctzll(word);
@@ -269,20 +332,20 @@ static void write_extras(struct buf *out, const struct pen_event *event, const u
     for (size_t i = 0; i < event->extra_count; i++) {
         assert(members[field_count + i].order == field_count + i);
         member_write_name(out, &members[field_count + i]);
-        value_write(out, event->extras[i].type, &event->extras[i].value);
-        buf_char(out, ',');
+        write_value(out, event->extras[i].type, &event->extras[i].value, limits);
     }
     if (members != few)
         free(members);
 }
 
-bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS])
+bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                      const struct value_limits *limits)
 {
     size_t start = out->size;
 
-    write_fields(out, event, rest);
+    write_fields(out, event, rest, limits);
     if (event->extra_count > 0)
-        write_extras(out, event, rest);
+        write_extras(out, event, rest, limits);
     if (out->size == start)
         return false;
     out->size--;                     /* the last comma */

@@ -11,12 +11,26 @@ void value_text(struct buf *out, struct pen_span text);
 /* Any value of that type as JSON: numbers as numbers, times as ISO text, JSON as itself. */
 void value_write(struct buf *out, enum field_type type, const union value *value);
 
+/* How a bound counts: a text column by what it says, JSON by what it is written with (quotes and escapes too). */
+enum value_measure { VALUE_SAID, VALUE_WRITTEN };
+
+/* Holds the value that stands at `start`, at the end of `out`, to `max` bytes (32 at least): a text is cut on the border of
+ * a character, anything else becomes the text of its JSON, cut likewise. True: it was too long. */
+bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure measure);
+
 /* Takes out of `rest` what a field outside it says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
  * for by the byte and tells nothing. Only fields that are near in meaning are compared. */
 void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS]);
 
+struct value_limits {
+    size_t value_max;                /* bytes that a value of the rest may be written with */
+    struct pen_span reserved;        /* a name that stands in the object already */
+};
+
 /* `"Name":value` pairs parted by commas, without braces: the fields in `rest` under their column names, then the event's
- * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. */
-bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS]);
+ * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. `limits` may
+ * be NULL. */
+bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                      const struct value_limits *limits);
 
 #endif

@@ -1,7 +1,7 @@
 """The Logs Ingestion API, strict: every documented limit and error, in one function read from top to bottom.
 
-Where the real service is known to be silent (a row with an undeclared column, or with a value of the wrong type, is
-answered 204 and loses that value) the loss is remembered as a violation, and `strict` answers 400 so that a test fails
+Where the real service is known to be silent (a row with an undeclared column, or with a value of the wrong type or of more
+than 64 KB, is answered 204 and loses that value, or its end) the loss is remembered as a violation, and `strict` answers 400 so that a test fails
 loudly. Which of its checks the service makes first is not documented; here the caller is checked before the body.
 
 Known answers: 204, 403 and 413 with their bodies, 429 with Retry-After, 500 to an empty body, the header x-ms-error-code.
@@ -23,7 +23,6 @@ import faults
 API_VERSIONS = ('2023-01-01', '2021-11-01-preview')
 CONTENT_LENGTH_MAX = 1_048_576       # on the wire
 EXPANDED_MAX = 50 * 1024 * 1024      # found in the field behind gzip, undocumented
-LARGE_LOSSES = {'undeclared-column', 'type', 'missing', 'duplicate-key'}   # what strict answers 400 to
 
 
 @dataclass
@@ -191,7 +190,7 @@ class Ingestion:
         for position, row in enumerate(rows):
             for column, what in stream.losses(row):
                 self.store.violation(entry, position, column, what)
-                if first is None and what in LARGE_LOSSES:
+                if first is None:
                     first = (position, column, what)
         if entry.stream in self.settings.span_streams:
             check_span(rows)

@@ -170,16 +170,3 @@ def test_our_own_fault_holds_and_goes_on(tmp_path, far_end, penstock, trouble, c
     cure(far_end)
     delivered_all(daemon, far_end, made, 120)
     judge(daemon, far_end, made)
-
-
-def test_a_message_too_big_for_any_request_goes_to_the_dead_letters_alone(tmp_path, far_end, penstock):
-    """A message that no request can hold costs itself; its neighbours go on."""
-    made = records.write_activity(tmp_path / 'a.json', 399, seed=14)
-    with open(tmp_path / 'a.json', 'ab') as file:
-        file.write(b'{"time":"2026-11-22T00:00:00Z","note":"' + b'x' * 1_100_000 + b'"}\n')
-    daemon = penstock(source(tmp_path / '*.json'), far_end.sink(**FAST)).start()
-    delivered_all(daemon, far_end, made)
-    wait_until(lambda: total(daemon.counters(), 'dead') == 1, 30, 'the dead letter', daemon)
-    assert daemon.stop() == 0
-    counters = daemon.counters()
-    assert (total(counters, 'delivered'), total(counters, 'dead'), total(counters, 'held')) == (made.events, 1, 0)

@@ -177,10 +177,12 @@ def test_a_key_given_twice_is_a_violation(caller):
 
 @pytest.mark.parametrize('column, value', [('EventMessage', '\u00e9' * 32_769), ('AdditionalFields', {'x': 'y' * 65_536})],
                          ids=['string', 'dynamic'])
-def test_a_long_value_is_remembered_but_taken(caller, column, value):
-    before = len(caller.far_end.violations())
-    assert caller.post([dict(ROW, **{column: value})])[0] == 204
-    assert caller.far_end.violations()[before:] == [(NETWORK, 0, column, 'field-too-long')]
+def test_a_long_value_would_be_cut(caller, column, value):
+    for strict, status in ((True, 400), (False, 204)):
+        caller.far_end.settings(strict=strict)
+        before = len(caller.far_end.violations())
+        assert caller.post([dict(ROW, **{column: value})])[0] == status
+        assert caller.far_end.violations()[before:] == [(NETWORK, 0, column, 'field-too-long')]
 
 
 def test_the_raw_stream_takes_any_column(caller):

@@ -28,6 +28,7 @@ struct test {
     struct buf text;
     struct pen_record record;
     struct event_meta meta;
+    uint32_t cut;                            /* what the schema told of its last message */
 };
 
 static int setup(void **state)
@@ -66,7 +67,7 @@ static struct pen_json written(struct test *test, const struct schema *schema, c
     const char *why = "";
 
     test->text.size = 0;
-    schema->write(event, &test->meta, &test->text);
+    test->cut = schema->write(event, &test->meta, &test->text);
     assert_null(memchr(test->text.data, '\n', test->text.size));
     buf_reserve(&test->text, JSON_PADDING);
     if (json_parse(test->json, test->text.data, test->text.size, &root, &why) != 0)
@@ -286,8 +287,10 @@ static void test_hostile_extras_end(void **state)
 
     for (int i = 0; i < 100000; i++)
         pen_add_int(event, PEN_SPAN("k"), i);
-    written(test, &asim_schema, event);
+    written(test, &ocsf_schema, event);
     assert_non_null(memmem(test->text.data, test->text.size, "\"k_100000\":99999", 16));
+    written(test, &asim_schema, event);
+    assert_int_equal(test->cut, 1);          /* 1.7 MB: see below */
 }
 
 /* value_text() looks at sixteen bytes at once; the plain writer looks at each. */
@@ -648,6 +651,151 @@ static void test_twins_are_said_once(void **state)
     assert_text(&root, "unmapped.DvcId", "/subscriptions/x");
 }
 
+/* ---- Values that are too long ---- */
+
+#define LONG 200000
+
+static struct pen_span long_text(struct test *test, const char *unit)
+{
+    char *text = malloc(LONG);
+    size_t size = strlen(unit), at = 0;
+    struct pen_span span;
+
+    for (; at + size <= LONG; at += size)
+        memcpy(text + at, unit, size);
+    span = pen_out_copy(test->out, (struct pen_span){ text, at });
+    free(text);
+    return span;
+}
+
+/* Bytes that a value is written with. */
+static size_t written_size(const struct pen_json *node)
+{
+    struct buf buf = { 0 };
+    size_t size;
+
+    json_write(node, &buf);
+    size = buf.size;
+    buf_free(&buf);
+    return size;
+}
+
+/* Whatever it is made of, a text is cut to the last whole character that fits, and its length before is told. */
+static void test_asim_long_texts_are_cut(void **state)
+{
+    static const struct { const char *unit; size_t left; } cases[] = {
+        { "x", 64000 }, { "\xc3\xa9", 64000 }, { "\xe2\x82\xac", 63999 }, { "\xf0\x9f\x92\xa7", 64000 }, { "\"", 64000 },
+        { "\x01", 64000 }, { "\n\xe2\x82\xac", 64000 }, { "a\xf0\x9f\x92\xa7", 64000 }, { "\x7f\xc3\xa9\\", 64000 },
+        { "\xff", 63999 },              /* becomes U+FFFD, three bytes */
+    };
+    struct test *test = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+        struct pen_span text = long_text(test, cases[i].unit), got;
+        struct pen_json root, node;
+
+        pen_set_text(event, PEN_EVENT_MESSAGE, text);
+        root = written(test, &asim_schema, event);
+        assert_int_equal(test->cut, 1);
+        node = pen_json_path(&root, "EventMessage");
+        got = pen_json_value(&node);
+        if (got.size != cases[i].left)
+            fail_msg("case %zu: %zu bytes are left", i, got.size);
+        if (strcmp(cases[i].unit, "\xff") != 0)
+            assert_memory_equal(got.data, text.data, got.size);
+        assert_int(&root, "AdditionalFields.PenstockCut.EventMessage", (int64_t)text.size);
+    }
+}
+
+/* One byte less is not touched, one more is. */
+static void test_asim_the_border_of_a_cut(void **state)
+{
+    struct test *test = *state;
+
+    for (size_t size = 63999; size <= 64001; size++) {
+        struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+        struct pen_json root;
+
+        pen_set_text(event, PEN_EVENT_MESSAGE, (struct pen_span){ long_text(test, "\"").data, size });
+        root = written(test, &asim_schema, event);
+        assert_int_equal(test->cut, size > 64000);
+        if (size <= 64000)
+            assert_missing(&root, "AdditionalFields");
+    }
+}
+
+/* JSON that is too long becomes a text: what is left of it is its beginning, and fits with all its escapes. */
+static void test_asim_long_json_becomes_text(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_UNKNOWN);
+    struct buf text = { 0 };
+    struct pen_json node, root;
+    struct pen_span got;
+
+    buf_char(&text, '[');
+    while (text.size < LONG)
+        BUF_LITERAL(&text, "{\"name\":\"\xc3\xa9\"},");
+    text.data[text.size - 1] = ']';
+    node = pen_out_parse(test->out, pen_out_copy(test->out, (struct pen_span){ text.data, text.size }));
+    assert_true(pen_set_json(event, PEN_RAW, &node));
+    root = written(test, &asim_schema, event);
+    assert_int_equal(test->cut, 1);
+    node = pen_json_path(&root, "RawData");
+    assert_int_equal(pen_json_type(&node), PEN_JSON_TEXT);
+    assert_in_range(written_size(&node), 63990, 64000);
+    got = pen_json_value(&node);
+    assert_memory_equal(got.data, text.data, got.size);
+    assert_int(&root, "AdditionalFields.PenstockCut.RawData", (int64_t)text.size);
+    buf_free(&text);
+}
+
+/* AdditionalFields as a whole fits: its longest members give way, the short ones stay as they are. */
+static void test_asim_long_additional_fields(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+    struct pen_json root, node;
+    char name[16];
+
+    for (int i = 0; i < 10; i++) {
+        snprintf(name, sizeof(name), "long%d", i);
+        pen_add_text(event, pen_out_copy(test->out, (struct pen_span){ name, strlen(name) }), long_text(test, "\xc3\xa9\""));
+    }
+    pen_add_int(event, PEN_SPAN("short"), 7);
+    pen_add_text(event, PEN_SPAN("PenstockCut"), PEN_SPAN("of the record's own"));
+    pen_set_text(event, PEN_EVENT_MESSAGE, long_text(test, "m"));
+    root = written(test, &asim_schema, event);
+    assert_int_equal(test->cut, 2);
+    node = pen_json_path(&root, "AdditionalFields");
+    assert_in_range(written_size(&node), 16000, 64000);
+    assert_int(&root, "AdditionalFields.short", 7);
+    assert_int(&root, "AdditionalFields.PenstockCut.EventMessage", LONG);
+    assert_text(&root, "AdditionalFields.PenstockCut_2", "of the record's own");
+    node = pen_json_path(&root, "AdditionalFields.PenstockCut.AdditionalFields");
+    assert_int_equal(pen_json_type(&node), PEN_JSON_INT);
+}
+
+static void test_asim_too_many_additional_fields(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+    struct pen_json root, node;
+    char name[16];
+
+    for (int i = 0; i < 20000; i++) {
+        snprintf(name, sizeof(name), "name%d", i);
+        pen_add_int(event, pen_out_copy(test->out, (struct pen_span){ name, strlen(name) }), i);
+    }
+    root = written(test, &asim_schema, event);
+    assert_int_equal(test->cut, 1);
+    node = pen_json_path(&root, "AdditionalFields");
+    assert_in_range(written_size(&node), 63990, 64000);
+    node = pen_json_path(&root, "AdditionalFields.PenstockRest");
+    assert_memory_equal(pen_json_value(&node).data, "\"name0\":0,\"name1\":1,", 20);
+}
+
 static void test_schema_find(void **state)
 {
     (void)state;
@@ -681,6 +829,11 @@ int main(void)
         TEST(test_raw_is_one_line),
         TEST(test_every_field_in_every_kind),
         TEST(test_twins_are_said_once),
+        TEST(test_asim_long_texts_are_cut),
+        TEST(test_asim_the_border_of_a_cut),
+        TEST(test_asim_long_json_becomes_text),
+        TEST(test_asim_long_additional_fields),
+        TEST(test_asim_too_many_additional_fields),
         TEST(test_schema_find),
     };
 

@@ -75,11 +75,12 @@ static const struct pen_parser count_parser = { sizeof(count_parser), "count", N
 static const struct pen_parser other_parser = { sizeof(other_parser), "other", NULL, NULL, other_claims, other_parse, NULL };
 static const struct pen_parser all_parser = { sizeof(all_parser), "all", NULL, NULL, all_claims, all_parse, NULL };
 
-static void line_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t line_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
 {
     buf_text(out, "%s %d %.*s %.*s %s\n", meta->parser, (int)event->kind, (int)meta->id_size, meta->id,
              (int)(meta->record->raw.size < 100 ? meta->record->raw.size : 100), meta->record->raw.data,
              meta->record->trouble != NULL ? meta->record->trouble : "");
+    return event->kind == PEN_UNKNOWN && meta->record->trouble != NULL ? 2 : 0;
 }
 
 static const struct schema line_schema = { "line", false, line_write };
@@ -125,6 +126,7 @@ static void result_take(struct result *result, const struct work *work)
     result->counts.malformed += work->counts.malformed;
     result->counts.partly += work->counts.partly;
     result->counts.oversize += work->counts.oversize;
+    result->counts.cut += work->counts.cut;
     result->faults += work->fault_count;
     result->runs++;
 }
@@ -383,6 +385,7 @@ static void test_oversize_travels_as_unknown(void **state)
     result = run_all(plan, data.data, data.size, 9000);
     assert_int_equal(result.counts.records, 2);
     assert_int_equal(result.counts.oversize, 1);
+    assert_int_equal(result.counts.cut, 2);          /* one message of each schema, however many fields */
     assert_int_equal(result.counts.unknown, 1);
     assert_int_equal(result.counts.malformed, 0);
     assert_int_equal(result.faults, 1);
