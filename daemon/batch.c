@@ -233,7 +233,7 @@ struct part *part_cut(const struct part *part, uint32_t from, uint32_t count, ui
         cut->messages[i].offset -= base;
     cut->lent = (struct pen_batch){
         .data = part->lent.data + base, .size = last->offset + last->size - base, .messages = cut->messages,
-        .count = count, .kind = part->lent.kind, .streams = part->batch->streams, .id = id,
+        .count = count, .kind = part->lent.kind, .streams = part->batch->streams, .replayed = part->lent.replayed, .id = id,
     };
     cut->batch->parts++;
     return cut;

@@ -726,6 +726,7 @@ static void on_read_done(uv_work_t *work, int status)
         outlet->read_trouble = false;
         part = part_new(outlet, batch, ++outlet->order, now_ms(outlet));
         part->frame = frame;
+        part->lent.replayed = true;
         part->keep = true;
         ready_add(outlet, part);
     }

@@ -3,11 +3,12 @@
  *
  * A batch is posted as one JSON array to the DCR's stream for its kind. Its way, one post per batch in flight:
  *
- *     FREE --submit--> PACKING --on_packed--> TOKEN --on_token--> SENDING --on_answer--> FREE, answered
- *                      gzip on the pool         ^   entra           |
- *                                               '---- first 401 ----'
+ *     FREE --submit--> PACKING --on_packed--> QUOTA --on_granted--> TOKEN --on_token--> SENDING --on_answer--> FREE, answered
+ *                      gzip on the pool       the DCR's               ^   entra           |
+ *                                                                     '---- first 401 ----'
  *
- * PACKING also where nothing is compressed: so every answer falls on a later turn. What the far end says is turned into
+ * PACKING also where nothing is compressed: so every answer falls on a later turn. A post that would be refused is not made:
+ * what is too long for a call goes back to be cut, and what is too much for a minute waits in QUOTA. What the far end says is turned into
  * an outcome by the two tables below and nowhere else.
  *
  * The API keeps no ids: a post that was taken but whose answer got lost is posted again, and its rows come twice with the
@@ -17,6 +18,7 @@
 #include "daemon/entra.h"
 #include "daemon/http.h"
 #include "daemon/json.h"
+#include "sinks/quota.h"
 
 #include <assert.h>
 #include <isa-l/igzip_lib.h>
@@ -24,8 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SENTINEL_CALL_MAX   1000000  /* bytes of JSON in one call; the documented 1 MB, read strictly */
-#define SENTINEL_BATCH_MAX  (SENTINEL_CALL_MAX - 2)            /* less the array's brackets */
+#define SENTINEL_WIRE_MAX   1048576  /* bytes on the wire: what the gateway's 413 says of Content-Length */
+#define SENTINEL_BATCH_MAX  (32 * 1024 * 1024)                 /* the service unpacks up to 50 MiB, found in the field */
+#define SENTINEL_SMALLEST   50       /* bytes; no event of a schema is shorter */
 #define SENTINEL_RESET_SIZE (512 * 1024)   /* the gateway resets the line under uploads it finds too long */
 #define SENTINEL_STOP_MS    1500     /* for posts on the wire, at stop */
 #define SENTINEL_POSTS_MAX  16
@@ -41,7 +44,8 @@ struct sentinel_settings {
     char *stream_network, *stream_audit, *stream_alert, *stream_unknown, *stream_raw;
     bool compress;
     int64_t in_flight;
-    uint64_t batch_bytes;
+    uint64_t batch_bytes, post_bytes, bytes_a_minute;
+    int64_t requests_a_minute;
     uint32_t span_ms, timeout_ms, connect_timeout_ms;
     char *proxy, *ca_file;
 };
@@ -75,7 +79,14 @@ static const struct pen_option sentinel_options[] = {
     { "in_flight", PEN_INT, ROW(in_flight), .fallback = "1", .min = 1, .max = SENTINEL_POSTS_MAX,
       .help = "Posts under way at once; 1 keeps events in order." },
     { "batch_bytes", PEN_BYTES, ROW(batch_bytes), .fallback = "999998", .min = 1024, .max = SENTINEL_BATCH_MAX,
-      .help = "Largest batch, in bytes of JSON before compression." },
+      .help = "Largest batch, in bytes of JSON before compression. The default is the documented 1 MB, less two brackets; the "
+              "service seems to take more of what is compressed, up to post_bytes." },
+    { "post_bytes", PEN_BYTES, ROW(post_bytes), .fallback = "1000000", .min = 1024, .max = SENTINEL_WIRE_MAX,
+      .help = "Largest post as it goes over the wire; a batch that compresses to more is cut in two." },
+    { "requests_a_minute", PEN_INT, ROW(requests_a_minute), .fallback = "12000", .max = 1000000,
+      .help = "Posts to the DCR in any minute, of all sinks that name it; 0 for no bound." },
+    { "bytes_a_minute", PEN_BYTES, ROW(bytes_a_minute), .fallback = "2000000000", .max = INT64_C(1) << 40,
+      .help = "Bytes of JSON to the DCR in any minute, of all sinks that name it; 0 for no bound." },
     { "span", PEN_MS, ROW(span_ms), .max = 24 * 3600 * 1000,
       .help = "Longest time between the events of one post; 30m for Auxiliary and Lake tables, 0 for no bound." },
     { "timeout", PEN_MS, ROW(timeout_ms), .fallback = "30s", .min = 1000, .max = 300 * 1000,
@@ -184,7 +195,7 @@ static void sentinel_explain(char why[static 512], const struct http_answer *ans
 
 /* ---- The sink and its posts ------------------------------------------------------------------------------------ */
 
-enum post_state { POST_FREE, POST_PACKING, POST_TOKEN, POST_SENDING };
+enum post_state { POST_FREE, POST_PACKING, POST_QUOTA, POST_TOKEN, POST_SENDING };
 
 struct post {
     struct sentinel *sentinel;
@@ -193,9 +204,10 @@ struct post {
     uv_work_t work;
     struct isal_zstream deflate;
     uint8_t *deflate_buf;
-    char *body;                      /* room for batch_bytes and two brackets */
-    size_t body_size;
+    char *body;                      /* room for body_max() */
+    size_t body_size;                /* 0: it is longer than a post may be */
     bool gzipped;
+    struct quota_claim claim;        /* waits while in QUOTA */
     char *authorization;             /* the header with the token; NULL until there is one */
     struct http_request *request;    /* while SENDING */
     bool spoiled_one;                /* one 401 was answered with a new token already */
@@ -206,6 +218,7 @@ struct sentinel {
     struct pen_host *host;
     struct http_conf http_conf;
     struct entra *entra;
+    struct quota *quota;
     struct pen_limits limits;
     const char *streams[PEN_KINDS];  /* of the DCR */
     char *urls[PEN_KINDS];
@@ -239,7 +252,12 @@ static void post_answer(struct post *post, enum pen_outcome outcome, int64_t del
 
 /* ---- PACKING: '[' + data + ']', on the pool -------------------------------------------------------------------- */
 
-/* False: it would not become smaller. */
+static size_t body_max(const struct sentinel_settings *set)
+{
+    return set->batch_bytes + 2 < set->post_bytes ? set->batch_bytes + 2 : set->post_bytes;
+}
+
+/* False: it would not become smaller, or not small enough. */
 static bool post_deflate(struct post *post)
 {
     struct isal_zstream *deflate = &post->deflate;
@@ -252,7 +270,8 @@ static bool post_deflate(struct post *post)
     deflate->level_buf_size = ISAL_DEF_LVL1_DEFAULT;
     deflate->gzip_flag = IGZIP_GZIP;
     deflate->next_out = (uint8_t *)post->body;
-    deflate->avail_out = (uint32_t)batch->size + 1;
+    deflate->avail_out = (uint32_t)(batch->size + 1 < post->sentinel->set.post_bytes ? batch->size + 1
+                                                                                    : post->sentinel->set.post_bytes);
     for (int i = 0; i < 3; i++) {
         deflate->next_in = (uint8_t *)parts[i].data;
         deflate->avail_in = (uint32_t)parts[i].size;
@@ -278,14 +297,31 @@ static void on_pack(uv_work_t *work)
 {
     struct post *post = work->data;
 
-    if (post->batch->size > post->sentinel->limits.bytes_max)
-        return;                                    /* on_packed() says so */
-    post->gzipped = post->sentinel->set.compress && post_deflate(post);
-    if (!post->gzipped)
+    const struct sentinel_settings *set = &post->sentinel->set;
+
+    post->body_size = 0;
+    post->gzipped = false;
+    if (post->batch->size > set->batch_bytes)
+        return;
+    post->gzipped = set->compress && post_deflate(post);
+    if (!post->gzipped && post->batch->size + 2 <= set->post_bytes)
         post_copy(post);
 }
 
-static void post_want_token(struct post *post);
+static void post_want_quota(struct post *post);
+
+static void post_too_long(struct post *post)
+{
+    const struct sentinel_settings *set = &post->sentinel->set;
+    char why[160];
+
+    if (post->batch->count > 1)
+        snprintf(why, sizeof(why), "longer than batch_bytes or post_bytes: %zu bytes", post->batch->size);
+    else
+        snprintf(why, sizeof(why), "an event of %zu bytes: the API takes no such long one (batch_bytes = %llu, post_bytes = %llu)",
+                 post->batch->size, (unsigned long long)set->batch_bytes, (unsigned long long)set->post_bytes);
+    post_answer(post, PEN_TOO_LARGE, 0, why);
+}
 
 static void on_packed(uv_work_t *work, int status)
 {
@@ -294,9 +330,28 @@ static void on_packed(uv_work_t *work, int status)
     assert(status == 0);                           /* never cancelled */
     if (post->sentinel->stop_due)
         post_answer(post, PEN_RETRY, 0, "stopping");
-    else if (post->batch->size > post->sentinel->limits.bytes_max)
-        post_answer(post, PEN_TOO_LARGE, 0, "longer than batch_bytes, which has shrunk since the batch was sealed");
+    else if (post->body_size == 0)
+        post_too_long(post);
     else
+        post_want_quota(post);
+}
+
+/* ---- QUOTA ----------------------------------------------------------------------------------------------------- */
+
+static void post_want_token(struct post *post);
+
+static void on_granted(struct quota_claim *claim)
+{
+    post_want_token((struct post *)((char *)claim - offsetof(struct post, claim)));
+}
+
+static void post_want_quota(struct post *post)
+{
+    post->state = POST_QUOTA;
+    post->claim = (struct quota_claim){
+        .bytes = post->batch->size + 2, .replayed = post->batch->replayed, .granted = on_granted,
+    };
+    if (quota_ask(post->sentinel->quota, &post->claim))
         post_want_token(post);
 }
 
@@ -352,6 +407,7 @@ static void on_answer(void *arg, const struct http_answer *answer)
     post->request = NULL;
     if (answer->status == 401 && !post->spoiled_one) {
         post->spoiled_one = true;
+        quota_charge(post->sentinel->quota, post->claim.bytes);
         entra_spoiled(post->sentinel->entra, post->authorization + strlen(SENTINEL_BEARER));
         post_want_token(post);
         return;
@@ -411,6 +467,9 @@ static void post_hand_back(struct post *post)
         http_cancel(post->request);
         post->request = NULL;
         post_answer(post, PEN_RETRY, 0, "stopping; the far end may have taken it");
+    } else if (post->state == POST_QUOTA) {
+        quota_cancel(post->sentinel->quota, &post->claim);
+        post_answer(post, PEN_RETRY, 0, "stopping");
     } else if (post->state == POST_TOKEN) {
         post_answer(post, PEN_RETRY, 0, "stopping");
     }                                              /* PACKING: on_packed() does it */
@@ -466,6 +525,7 @@ static void sentinel_close(void *self)
         return;
     assert(sentinel->busy == 0);
     entra_close(sentinel->entra);
+    quota_close(sentinel->quota);
     uv_close((uv_handle_t *)&sentinel->timer, on_closed);
 }
 
@@ -516,6 +576,13 @@ static int sentinel_check_proxy(const char *proxy, struct pen_error *err)
     return 0;
 }
 
+static int sentinel_check_bytes(const struct sentinel_settings *set, struct pen_error *err)
+{
+    if (!set->compress && set->batch_bytes + 2 > set->post_bytes)
+        return pen_error_set(err, UV_EINVAL, "batch_bytes: with compress = no it cannot be more than post_bytes less two");
+    return 0;
+}
+
 static struct entra_conf sentinel_entra_conf(const struct sentinel *sentinel)
 {
     const struct sentinel_settings *set = &sentinel->set;
@@ -542,6 +609,8 @@ static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf,
         r = sentinel_check_dcr(set->dcr, err);
     if (r == 0)
         r = sentinel_check_proxy(set->proxy, err);
+    if (r == 0)
+        r = sentinel_check_bytes(set, err);
     for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]) && r == 0; i++)
         r = sentinel_check_stream(streams[i], err);
     if (r < 0)
@@ -586,18 +655,18 @@ static void sentinel_open_posts(struct sentinel *sentinel)
         post->sentinel = sentinel;
         post->work.data = post;
         post->deflate_buf = sentinel->set.compress ? malloc(ISAL_DEF_LVL1_DEFAULT) : NULL;
-        post->body = malloc(sentinel->set.batch_bytes + 2);
+        post->body = malloc(body_max(&sentinel->set));
         assert(post->body && (post->deflate_buf || !sentinel->set.compress));
     }
 }
 
 static struct pen_limits sentinel_limits_of(const struct sentinel_settings *set)
 {
-    size_t post = sizeof(struct post) + set->batch_bytes + 2 + ISAL_DEF_LVL1_DEFAULT + SENTINEL_CURL_HELD;
+    size_t post = sizeof(struct post) + body_max(set) + ISAL_DEF_LVL1_DEFAULT + SENTINEL_CURL_HELD;
 
     return (struct pen_limits){
         .bytes_max = set->batch_bytes,
-        .messages_max = 20000,                     /* no event is shorter than 50 bytes */
+        .messages_max = (uint32_t)(set->batch_bytes / SENTINEL_SMALLEST) + 1,
         .span_ticks_max = (int64_t)set->span_ms * 10000,
         .in_flight_max = (uint32_t)set->in_flight,
         .by_kind = true,
@@ -627,6 +696,7 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
     r = entra_new(&sentinel->entra, host->http, host->loop, &entra_conf, err);
     if (r < 0)
         goto fail;
+    sentinel->quota = quota_open(host->loop, set->dcr, (uint64_t)set->requests_a_minute, set->bytes_a_minute);
     sentinel_open_posts(sentinel);
     sentinel->limits = sentinel_limits_of(set);
     uv_timer_init(host->loop, &sentinel->timer);

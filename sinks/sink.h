@@ -38,6 +38,7 @@ struct pen_batch {
     uint32_t count;                  /* at least 1 */
     enum pen_kind kind;
     const char *const *streams;      /* names of the streams, "source/stream" */
+    bool replayed;                   /* read back from the spool; what a sink has to share goes to live ones first */
     uint64_t id;                     /* for log lines; a resend keeps it, a part gets a new one */
     void *sink_data;                 /* the sink's own while the batch is lent */
 };

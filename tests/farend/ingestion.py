@@ -8,8 +8,10 @@ Known answers: 204, 403 and 413 with their bodies, 429 with Retry-After, 500 to 
 Not seen on any page: the codes in the bodies of 400, 401, 404 and 415. Nobody should read more from those than the status.
 """
 import asyncio
+import collections
 import datetime
 import json
+import math
 import re
 import time
 import uuid
@@ -35,6 +37,7 @@ class Settings:
     window_seconds: float = 60.0
     span_streams: list = field(default_factory=list)   # streams under the 30-minute rule
     poison: list = field(default_factory=list)         # texts; a request that holds one is refused whole, as for a bad row
+    late_times: bool = False         # a TimeGenerated that is too old or too new becomes that of arrival, as it does there
     granted: bool = True             # the client has Monitoring Metrics Publisher on the DCR
 
 
@@ -53,20 +56,22 @@ class Refusal(Exception):
 
 
 class Throttle:
-    """Requests and bytes of one DCR in the present window."""
+    """Requests of one DCR, and their bytes of JSON, in the window that ends now: stricter than one that begins at full minutes."""
 
     def __init__(self):
-        self.start = self.requests = self.bytes = 0
+        self.taken = collections.deque()
+        self.bytes = 0
 
     def take(self, size, settings):
         now = time.monotonic()
-        if now - self.start >= settings.window_seconds:
-            self.start, self.requests, self.bytes = now, 0, 0
-        self.requests += 1
-        self.bytes += size
-        if self.requests > settings.requests_per_window or self.bytes > settings.bytes_per_window:
-            wait = max(1, round(self.start + settings.window_seconds - now + 0.5))
+        while self.taken and now - self.taken[0][0] >= settings.window_seconds:
+            self.bytes -= self.taken.popleft()[1]
+        if len(self.taken) >= settings.requests_per_window or self.bytes + size > settings.bytes_per_window:
+            since = self.taken[0][0] if self.taken else now
+            wait = max(1, math.ceil(since + settings.window_seconds - now))
             raise Refusal(429, 'TooManyRequests', 'The data collection rule receives too much.', {'Retry-After': str(wait)})
+        self.taken.append((now, size))
+        self.bytes += size
 
 
 class Ingestion:
@@ -80,7 +85,7 @@ class Ingestion:
         self.settings = Settings()
 
     async def on_request(self, request):
-        entry = self.store.begin('ingest', request.match_info['stream'])
+        entry = self.store.begin('ingest', request.match_info['dcr'], request.match_info['stream'])
         request_id = str(uuid.uuid4())
         try:
             response = await self.answer(request, entry, request_id)
@@ -109,8 +114,9 @@ class Ingestion:
             early = await self.misbehave(request, fault)
             if early is not None:
                 return early
-        self.dcrs[request.match_info['dcr']].take(len(wire), self.settings)
-        self.check_rows(entry, self.expand(request, wire, entry))
+        text = self.expand(request, wire, entry)
+        self.dcrs[request.match_info['dcr']].take(len(text), self.settings)
+        self.check_rows(entry, text)
         if fault is not None and fault.do == 'hold-answer':
             await self.faults.hold()
         if fault is not None and fault.do in ('hold-answer', 'lose-answer'):
@@ -194,6 +200,8 @@ class Ingestion:
                     first = (position, column, what)
         if entry.stream in self.settings.span_streams:
             check_span(rows)
+        if self.settings.late_times:
+            correct_times(rows)
         if first is not None and self.settings.strict:
             raise Refusal(400, 'InvalidRow', 'Row %s, column %s: %s. The service would lose it without a word.' % first)
         self.store.accept(entry, rows)
@@ -266,6 +274,15 @@ def check_span(rows):
     times = [moment(row['TimeGenerated']) for row in rows if row.get('TimeGenerated')]
     if times and max(times) - min(times) > datetime.timedelta(minutes=30):
         raise Refusal(400, 'RecordsTimeRangeIsMoreThan30Minutes', 'The records span more than 30 minutes.')
+
+
+def correct_times(rows):
+    """More than two days old, or more than one day ahead: the service puts its own time there, without a word."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for row in rows:
+        age = now - moment(row['TimeGenerated'])
+        if age > datetime.timedelta(days=2) or age < -datetime.timedelta(days=1):
+            row['TimeGenerated'] = now.isoformat().replace('+00:00', 'Z')
 
 
 def moment(text):

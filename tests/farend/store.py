@@ -4,7 +4,7 @@ Memory does not grow with the number of rows. A request's rows are committed bef
 answered 204 is in the file, and what a killed stand-in never answered may be there too: as with the real service.
 
     rows(seq, request, stream, uid, row)     one a row accepted, in order; row is NULL unless rows are kept
-    requests(id, at, kind, stream, status, wire_bytes, json_bytes, rows, encoding, client_request_id, fault, code)
+    requests(id, at, kind, dcr, stream, status, wire_bytes, json_bytes, rows, encoding, client_request_id, fault, code)
     violations(request, stream, position, column, what)   what the service would have lost without a word
 """
 import json
@@ -16,7 +16,7 @@ VIOLATIONS_KEPT = 10_000             # the rest is only counted
 TABLES = '''
     CREATE TABLE rows (seq INTEGER PRIMARY KEY, request INTEGER, stream TEXT, uid TEXT, row TEXT);
     CREATE INDEX rows_uid ON rows (stream, uid);       -- tests ask for counts while rows pour in
-    CREATE TABLE requests (id INTEGER PRIMARY KEY, at REAL, kind TEXT, stream TEXT, status INTEGER, wire_bytes INTEGER,
+    CREATE TABLE requests (id INTEGER PRIMARY KEY, at REAL, kind TEXT, dcr TEXT, stream TEXT, status INTEGER, wire_bytes INTEGER,
         json_bytes INTEGER, rows INTEGER, encoding TEXT, client_request_id TEXT, fault TEXT, code TEXT);
     CREATE TABLE violations (request INTEGER, stream TEXT, position INTEGER, column TEXT, what TEXT);
 '''
@@ -25,9 +25,10 @@ TABLES = '''
 class Request:
     """One line of the request log, filled while the request is handled."""
 
-    def __init__(self, ident, kind, stream=None):
+    def __init__(self, ident, kind, dcr=None, stream=None):
         self.id = ident
         self.kind = kind
+        self.dcr = dcr
         self.stream = stream
         self.status = 0              # 0: never answered
         self.wire_bytes = self.json_bytes = self.rows = 0
@@ -49,9 +50,9 @@ class Store:
         self.violations = 0
         self.largest = {'wire': 0, 'json': 0}
 
-    def begin(self, kind, stream=None):
+    def begin(self, kind, dcr=None, stream=None):
         self.ids += 1
-        return Request(self.ids, kind, stream)
+        return Request(self.ids, kind, dcr, stream)
 
     def accept(self, request, rows):
         """Takes the rows over. They carry their stream's name and, where the schema has one, the event's id."""
@@ -79,8 +80,8 @@ class Store:
         self.bytes['json'] += request.json_bytes
         self.largest['wire'] = max(self.largest['wire'], request.wire_bytes)
         self.largest['json'] = max(self.largest['json'], request.json_bytes)
-        self.db.execute('INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
-                        (request.id, time.time(), request.kind, request.stream, request.status, request.wire_bytes,
+        self.db.execute('INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+                        (request.id, time.time(), request.kind, request.dcr, request.stream, request.status, request.wire_bytes,
                          request.json_bytes, request.rows, request.encoding, request.client_request_id, request.fault,
                          request.code))
 

@@ -136,7 +136,7 @@ class FarEnd:
         return self.query('SELECT stream, position, column, what FROM violations')
 
     def requests(self, kind='ingest'):
-        names = ('id', 'stream', 'status', 'wire_bytes', 'json_bytes', 'rows', 'encoding', 'client_request_id', 'fault', 'code')
+        names = ('id', 'at', 'dcr', 'stream', 'status', 'wire_bytes', 'json_bytes', 'rows', 'encoding', 'client_request_id', 'fault', 'code')
         return [dict(zip(names, line)) for line in
                 self.query(f'SELECT {", ".join(names)} FROM requests WHERE kind = ? ORDER BY id', kind)]
 

@@ -89,9 +89,9 @@ def alarms(daemon):
 def test_the_guilty_message_is_found_with_few_requests(dead, far_end):
     """One among n costs about 2·log2 n requests more, and its letter says all there is to know."""
     one = dead(flush='5s')           # so that all of it is one batch
-    n = 1000
+    n = 2000
     uids = one.write(n, text='x' * 20)
-    guilty = uids[371]
+    guilty = uids[1371]
     far_end.settings(poison=quoted([guilty]))
     one.daemon.start()
     wait_until(lambda: far_end.distinct() == n - 1 and one.letters(), 60, 'the others and the letter', one.daemon)

@@ -4,6 +4,7 @@
  * stop; no token and no far end's prose reaches a sentence.
  */
 #include "sinks/sentinel.c"          /* the tables are not public */
+#include "sinks/quota.c"             /* what is left of it is not, either */
 
 #include "daemon/conf.h"
 
@@ -18,6 +19,7 @@
 
 #include <cmocka.h>
 
+#define CALL_MAX 999998              /* of a batch, by default */
 #define DCR     "dcr-0123456789abcdef0123456789abcdef"
 #define GUID    "00000000-0000-0000-0000-0000000000aa"
 #define TOKEN(name) { "HTTP/1.1 200 OK\r\n\r\n{\"token_type\":\"Bearer\",\"expires_in\":3599,\"access_token\":\"" name "\"}", \
@@ -303,8 +305,8 @@ static void test_raw_goes_to_one_stream(void **state)
 /* Sizes around every border: gzip where it helps, plain where it does not, and the JSON back in one piece. */
 static void test_bodies(void **state)
 {
-    static const size_t sizes[] = { 2, 20, 21, 100, 4096, 65535, 65536, 500000, SENTINEL_BATCH_MAX };
-    char *data = malloc(SENTINEL_BATCH_MAX);
+    static const size_t sizes[] = { 2, 20, 21, 100, 4096, 65535, 65536, 500000, CALL_MAX };
+    char *data = malloc(CALL_MAX);
     uint32_t seed = 1;
 
     (void)state;
@@ -552,6 +554,72 @@ static void test_several_in_flight(void **state)
     teardown();
 }
 
+/* With larger batches the post's own size counts: what compresses well goes, what does not comes back to be cut. */
+static void test_post_bytes(void **state)
+{
+    static char data[200000];
+    struct lent plain = lend(data, sizeof(data), 2, PEN_AUDIT), noise = plain, alone = plain;
+    uint32_t seed = 1;
+
+    (void)state;
+    SETUP_ROWS("batch_bytes = 1M\npost_bytes = 100000\n", REPLY("204 No Content"));
+    memset(data, ' ', sizeof(data));
+    post(&plain);
+    assert_int_equal(plain.outcome, PEN_DELIVERED);
+    assert_body(0, data, sizeof(data));
+    for (size_t i = 0; i < sizeof(data); i++) {
+        seed = seed * 1664525u + 1013904223u;
+        data[i] = (char)(seed >> 24);
+    }
+    post(&noise);
+    assert_int_equal(noise.outcome, PEN_TOO_LARGE);
+    alone.batch.count = 1;
+    post(&alone);
+    assert_int_equal(alone.outcome, PEN_TOO_LARGE);
+    assert_non_null(strstr(alone.why, "an event of 200000 bytes"));
+    assert_int_equal(api.request_count, 1);
+    teardown();
+}
+
+/* The DCR's quota is one for all who name it; who waits for it at stop is handed back. */
+static void test_quota(void **state)
+{
+    struct lent first = lend("{}", 2, 1, PEN_AUDIT), next = first;
+    struct quota *quota;
+
+    (void)state;
+    SETUP_ROWS("requests_a_minute = 60\n", REPLY("204 No Content"));
+    quota = quota_open(&loop, DCR, 0, 0);
+    assert_ptr_equal(quota, ((struct sentinel *)sink)->quota);
+    post(&first);
+    assert_int_equal(first.outcome, PEN_DELIVERED);
+    quota_charge(quota, 1);                        /* by another sink */
+    submit(&next);
+    while (((struct sentinel *)sink)->posts[0].state != POST_QUOTA)
+        uv_run(&loop, UV_RUN_ONCE);
+    quota_close(quota);
+    teardown_without_grace();
+    assert_int_equal(next.answers, 1);
+    assert_int_equal(next.outcome, PEN_RETRY);
+    assert_int_equal(api.request_count, 1);
+}
+
+/* A post that repeats one with a new token is one more request. */
+static void test_the_second_try_is_charged(void **state)
+{
+    struct lent lent = lend("{}", 2, 1, PEN_AUDIT);
+    struct quota *quota;
+
+    (void)state;
+    SETUP_ROWS("requests_a_minute = 600\n", REPLY("401 No"), REPLY("204 No Content"));
+    quota = quota_open(&loop, DCR, 0, 0);
+    post(&lent);
+    assert_int_equal(lent.outcome, PEN_DELIVERED);
+    assert_true(quota->requests.level == 600.0 / 60 - 2);
+    quota_close(quota);
+    teardown();
+}
+
 /* What was sealed under a larger batch_bytes comes back to be cut. */
 static void test_longer_than_batch_bytes(void **state)
 {
@@ -652,7 +720,10 @@ static void test_bad_settings(void **state)
         { "https://acme.ingest.monitor.azure.com", DCR, "proxy = proxy:3128\n", "proxy: expected" },
         { "https://acme.ingest.monitor.azure.com", DCR, "proxy = http://me:pw@proxy:3128\n", "no place" },
         { "https://acme.ingest.monitor.azure.com", DCR, "in_flight = 17\n", "in_flight" },
-        { "https://acme.ingest.monitor.azure.com", DCR, "batch_bytes = 1M\n", "batch_bytes" },
+        { "https://acme.ingest.monitor.azure.com", DCR, "batch_bytes = 33M\n", "batch_bytes" },
+        { "https://acme.ingest.monitor.azure.com", DCR, "post_bytes = 2M\n", "post_bytes" },
+        { "https://acme.ingest.monitor.azure.com", DCR, "compress = no\nbatch_bytes = 1M\n", "batch_bytes: with compress" },
+        { "https://acme.ingest.monitor.azure.com", DCR, "compress = no\npost_bytes = 999999\n", "batch_bytes: with compress" },
     };
 
     (void)state;
@@ -687,7 +758,8 @@ int main(void)
         cmocka_unit_test(test_tables), cmocka_unit_test(test_code_from_the_body), cmocka_unit_test(test_resets),
         cmocka_unit_test(test_no_answer), cmocka_unit_test(test_401_is_tried_once_with_a_new_token),
         cmocka_unit_test(test_token_trouble), cmocka_unit_test(test_submit_inside_an_answer),
-        cmocka_unit_test(test_several_in_flight), cmocka_unit_test(test_longer_than_batch_bytes),
+        cmocka_unit_test(test_several_in_flight), cmocka_unit_test(test_post_bytes), cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_the_second_try_is_charged), cmocka_unit_test(test_longer_than_batch_bytes),
         cmocka_unit_test(test_stop_waits_for_an_answer), cmocka_unit_test(test_stop_hands_back),
         cmocka_unit_test(test_stop_while_packing), cmocka_unit_test(test_limits), cmocka_unit_test(test_bad_settings),
         cmocka_unit_test(test_the_table_of_options),

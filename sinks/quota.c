@@ -1,0 +1,198 @@
+/*
+ * quota.c - two buckets per DCR, of requests and of bytes.
+ *
+ * A bucket holds a sixtieth of what a minute allows and fills by fifty-nine sixtieths a minute: so no sixty seconds,
+ * wherever the service lets them begin, see more than the whole. What costs more than a bucket holds may go when it is
+ * full, and leaves it in debt.
+ */
+#include "sinks/quota.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MINUTE_MS 60000.0
+
+struct bucket {
+    double size, level;
+    double a_ms;                     /* it fills by this; 0: no bound */
+};
+
+TAILQ_HEAD(quota_claims, quota_claim);
+
+struct quota {
+    LIST_ENTRY(quota) entry;
+    uv_loop_t *loop;
+    char *dcr;
+    unsigned users;
+    struct bucket requests, bytes;
+    uint64_t filled_ms;
+    struct quota_claims live, replayed;
+    uv_timer_t timer;
+};
+
+static LIST_HEAD(, quota) quotas = LIST_HEAD_INITIALIZER(quotas);
+
+/* ---- Buckets ---- */
+
+static void bucket_limit(struct bucket *bucket, uint64_t a_minute)
+{
+    double size = (double)a_minute / 60, a_ms = size * 59 / MINUTE_MS;
+
+    if (a_minute == 0 || (bucket->a_ms > 0 && bucket->a_ms <= a_ms))
+        return;
+    *bucket = (struct bucket){ .size = size, .level = size, .a_ms = a_ms };
+}
+
+static void bucket_fill(struct bucket *bucket, uint64_t ms)
+{
+    bucket->level += bucket->a_ms * (double)ms;
+    if (bucket->level > bucket->size)
+        bucket->level = bucket->size;
+}
+
+/* How long until this cost may be taken; 0: now. */
+static uint64_t bucket_wait_ms(const struct bucket *bucket, double cost)
+{
+    double missing = (cost < bucket->size ? cost : bucket->size) - bucket->level;
+
+    return bucket->a_ms == 0 || missing <= 0 ? 0 : (uint64_t)(missing / bucket->a_ms) + 1;
+}
+
+static void quota_fill(struct quota *quota)
+{
+    uint64_t now = uv_now(quota->loop);
+
+    bucket_fill(&quota->requests, now - quota->filled_ms);
+    bucket_fill(&quota->bytes, now - quota->filled_ms);
+    quota->filled_ms = now;
+}
+
+static uint64_t quota_wait_ms(const struct quota *quota, const struct quota_claim *claim)
+{
+    uint64_t requests = bucket_wait_ms(&quota->requests, 1), bytes = bucket_wait_ms(&quota->bytes, (double)claim->bytes);
+
+    return requests > bytes ? requests : bytes;
+}
+
+/* ---- Claims ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+static struct quota_claims *quota_list(struct quota *quota, const struct quota_claim *claim)
+{
+    return claim->replayed ? &quota->replayed : &quota->live;
+}
+
+static struct quota_claim *quota_first(struct quota *quota)
+{
+    return !TAILQ_EMPTY(&quota->live) ? TAILQ_FIRST(&quota->live) : TAILQ_FIRST(&quota->replayed);
+}
+
+static void quota_arm(struct quota *quota)
+{
+    const struct quota_claim *first = quota_first(quota);
+
+    if (first != NULL)
+        uv_timer_start(&quota->timer, on_timer, quota_wait_ms(quota, first), 0);
+    else
+        uv_timer_stop(&quota->timer);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct quota *quota = timer->data;
+    struct quota_claim *claim;
+
+    quota_fill(quota);
+    while ((claim = quota_first(quota)) != NULL && quota_wait_ms(quota, claim) == 0) {
+        TAILQ_REMOVE(quota_list(quota, claim), claim, entry);
+        quota_charge(quota, claim->bytes);
+        claim->granted(claim);
+    }
+    quota_arm(quota);
+}
+
+void quota_charge(struct quota *quota, uint64_t bytes)
+{
+    quota->requests.level -= 1;
+    quota->bytes.level -= (double)bytes;
+}
+
+bool quota_ask(struct quota *quota, struct quota_claim *claim)
+{
+    bool first = TAILQ_EMPTY(&quota->live) && (!claim->replayed || TAILQ_EMPTY(&quota->replayed));
+
+    quota_fill(quota);
+    if (first && quota_wait_ms(quota, claim) == 0) {
+        quota_charge(quota, claim->bytes);
+        return true;
+    }
+    TAILQ_INSERT_TAIL(quota_list(quota, claim), claim, entry);
+    quota_arm(quota);
+    return false;
+}
+
+void quota_cancel(struct quota *quota, struct quota_claim *claim)
+{
+    TAILQ_REMOVE(quota_list(quota, claim), claim, entry);
+    quota_arm(quota);
+}
+
+/* ---- Whose it is ---- */
+
+static struct quota *quota_find(uv_loop_t *loop, const char *dcr)
+{
+    struct quota *quota;
+
+    LIST_FOREACH(quota, &quotas, entry)
+        if (quota->loop == loop && strcasecmp(quota->dcr, dcr) == 0)
+            return quota;
+    return NULL;
+}
+
+static struct quota *quota_new(uv_loop_t *loop, const char *dcr)
+{
+    struct quota *quota = calloc(1, sizeof(*quota));
+
+    assert(quota);
+    quota->loop = loop;
+    quota->dcr = strdup(dcr);
+    assert(quota->dcr);
+    quota->filled_ms = uv_now(loop);
+    TAILQ_INIT(&quota->live);
+    TAILQ_INIT(&quota->replayed);
+    uv_timer_init(loop, &quota->timer);
+    quota->timer.data = quota;
+    LIST_INSERT_HEAD(&quotas, quota, entry);
+    return quota;
+}
+
+struct quota *quota_open(uv_loop_t *loop, const char *dcr, uint64_t requests_a_minute, uint64_t bytes_a_minute)
+{
+    struct quota *quota = quota_find(loop, dcr);
+
+    if (quota == NULL)
+        quota = quota_new(loop, dcr);
+    quota->users++;
+    bucket_limit(&quota->requests, requests_a_minute);
+    bucket_limit(&quota->bytes, bytes_a_minute);
+    return quota;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct quota *quota = handle->data;
+
+    free(quota->dcr);
+    free(quota);
+}
+
+void quota_close(struct quota *quota)
+{
+    if (quota == NULL || --quota->users > 0)
+        return;
+    assert(quota_first(quota) == NULL);
+    LIST_REMOVE(quota, entry);
+    uv_close((uv_handle_t *)&quota->timer, on_timer_closed);
+}
