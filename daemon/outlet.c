@@ -35,6 +35,8 @@
 
 #define BATCH_FIRST_BYTES ((size_t)32 * 1024)
 #define DISK_RETRY_MS 2000u
+#define AWAY_SAY_MS (60u * 1000)     /* a far end that stays away is said again after this, then after twice as long … */
+#define AWAY_SAY_MAX_MS (3600u * 1000)
 
 struct outlet {
     struct outlet_conf conf;
@@ -51,6 +53,13 @@ struct outlet {
     uint64_t order;
     uint64_t hold_until_ms;                        /* the sink is backing off */
     uint32_t backoff_ms;
+    struct {
+        bool said;                                 /* and not yet that it is back */
+        uint32_t retries;                          /* since the last line */
+        uint32_t interval_ms;
+        uint64_t say_at_ms;                        /* not before, however often it comes and goes */
+        uint64_t last_ms;
+    } away;
     bool refused[PEN_KINDS];                       /* alarmed already: one kind's stream may lack where others do not */
     uint32_t dead_in_a_row;                        /* rejected to the last message, and nothing delivered since */
     bool doubting;                                 /* alarmed already */
@@ -198,13 +207,26 @@ void outlet_drop(struct outlet *outlet, uint32_t source)
     outlet->ledger[source].count[LEDGER_DROPPED]++;
 }
 
+/* When an open batch is sealed, full or not. While others stand before it, it would only wait sealed: so it goes on filling,
+ * and one full post leaves in place of many small ones. But no longer than what waits may wait before it goes to disk. */
+static uint64_t outlet_due_ms(const struct outlet *outlet, const struct batch *batch)
+{
+    uint32_t wait_ms = outlet->settings->flush_ms;
+    bool queue = !TAILQ_EMPTY(&outlet->ready) || outlet->flying_count >= outlet->limits.in_flight_max ||
+        now_ms(outlet) < outlet->hold_until_ms;
+
+    if (queue && outlet->state == OUTLET_OPEN && outlet->settings->spool_after_ms > wait_ms)
+        wait_ms = outlet->settings->spool_after_ms;
+    return batch->opened_ms + wait_ms;
+}
+
 static void outlet_seal_due(struct outlet *outlet)
 {
     for (int kind = 0; kind < PEN_KINDS; kind++) {
         struct batch *batch = outlet->open[kind];
 
         if (batch != NULL && (outlet->stopping || batch->size >= outlet->limits.bytes_max ||
-                              now_ms(outlet) - batch->opened_ms >= outlet->settings->flush_ms))
+                              now_ms(outlet) >= outlet_due_ms(outlet, batch)))
             outlet_seal(outlet, kind);
     }
 }
@@ -243,10 +265,30 @@ static void outlet_says_delivered(struct outlet *outlet, enum pen_kind kind)
 {
     outlet->backoff_ms = 0;
     outlet->dead_in_a_row = 0;
-    if (outlet->refused[kind] || outlet->doubting) {
-        outlet->refused[kind] = outlet->doubting = false;
+    if (outlet->refused[kind] || outlet->doubting || outlet->away.said) {
+        outlet->refused[kind] = outlet->doubting = outlet->away.said = false;
         log_line(LOG_NOTE, "the far end takes our messages again", "sink", outlet->settings->name, NULL);
     }
+}
+
+/* Said once, then at growing intervals, and its end; a far end that comes and goes is not said more often for that. */
+static void outlet_says_away(struct outlet *outlet, uint32_t delay_ms, const char *why)
+{
+    uint64_t now = now_ms(outlet);
+
+    if (!outlet->away.said && now - outlet->away.last_ms > outlet->away.interval_ms)
+        outlet->away.interval_ms = 0;              /* it was well for long enough */
+    outlet->away.last_ms = now;
+    outlet->away.retries++;
+    if (outlet->away.interval_ms > 0 && now < outlet->away.say_at_ms)
+        return;
+    log_line(LOG_WARN, "the far end is busy or away, holding", "sink", outlet->settings->name, "outcome", "retry",
+             "retries", log_number(outlet->away.retries), "delay_ms", log_number(delay_ms), "why", why, NULL);
+    outlet->away.said = true;
+    outlet->away.retries = 0;
+    outlet->away.interval_ms = outlet->away.interval_ms == 0 ? AWAY_SAY_MS
+        : outlet->away.interval_ms > AWAY_SAY_MAX_MS / 2 ? AWAY_SAY_MAX_MS : outlet->away.interval_ms * 2;
+    outlet->away.say_at_ms = now + outlet->away.interval_ms;
 }
 
 static void outlet_says_retry(struct outlet *outlet, uint32_t named_ms, const char *why)
@@ -260,8 +302,7 @@ static void outlet_says_retry(struct outlet *outlet, uint32_t named_ms, const ch
     }
     delay_ms = backoff_next(outlet, named_ms);
     outlet_hold(outlet, delay_ms);
-    log_line(LOG_WARN, "the far end is busy or away, holding", "sink", outlet->settings->name, "outcome", "retry",
-             "delay_ms", log_number(delay_ms), "why", why, NULL);
+    outlet_says_away(outlet, delay_ms, why);
 }
 
 static void outlet_says_refused(struct outlet *outlet, enum pen_kind kind, uint32_t named_ms, const char *why)
@@ -860,7 +901,7 @@ static void outlet_arm(struct outlet *outlet)
 
     for (int kind = 0; kind < PEN_KINDS; kind++)
         if (outlet->open[kind] != NULL)
-            soonest(&at, outlet->open[kind]->opened_ms + outlet->settings->flush_ms);
+            soonest(&at, outlet_due_ms(outlet, outlet->open[kind]));
     if (outlet->hold_until_ms > now)
         soonest(&at, outlet->hold_until_ms);
     if (outlet->append_hold_until_ms > now)

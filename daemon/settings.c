@@ -73,7 +73,8 @@ const struct pen_option sink_options[] = {
       .help = "Kinds of events that go here, of network, audit, alert, unknown; empty is all. Others are dropped and "
               "counted." },
     { "flush", PEN_MS, AT(flush_ms), .fallback = "2s", .min = 10, .max = HOUR,
-      .help = "A batch is sealed when its oldest message is this old." },
+      .help = "A batch is sealed when its oldest message is this old; where it could not be sent yet, it goes on filling up to "
+              "spool_after." },
     { "spool", PEN_CHOICE, AT(spool), .fallback = "when-needed", .choices = spool_uses,
       .help = "Whether batches go to disk only when the far end cannot take them, or always, for sources that forget." },
     { "spool_max", PEN_BYTES, AT(spool_max), .fallback = "4G", .min = M, .max = 1024 * T,

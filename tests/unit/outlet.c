@@ -469,6 +469,82 @@ static void test_too_large_is_cut(void **state)
     bench_close();
 }
 
+static void turn_for(uint64_t ms)
+{
+    uint64_t begin = uv_now(&bench.loop);
+
+    while (uv_now(&bench.loop) - begin < ms)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+}
+
+/* What cannot go yet is not sealed for its age: while one flies, the next goes on filling, and one request takes it all. */
+static void test_a_batch_fills_while_another_flies(void **state)
+{
+    (void)state;
+    fake.down = true;
+    bench_open(1);
+    put(10);
+    turn_for(40);
+    for (int i = 0; i < 5; i++) {
+        put(10);
+        turn_for(40);                              /* twice the flush time */
+    }
+    assert_int_equal(fake_sink.submitted, 1);
+    fake.down = false;
+    turn_until_idle();
+    assert_int_equal(fake_sink.submitted, 2);
+    assert_in_order(0, 60);
+
+    /* … but not for longer than what waits may wait before it goes to disk. */
+    bench.settings.spool_after_ms = 60;
+    fake.down = true;
+    put(10);
+    turn_for(40);
+    put(10);
+    turn_until_spooled(20);
+    fake.down = false;
+    turn_until_idle();
+    bench_close();
+}
+
+static enum pen_outcome retried_often(struct fake *f, struct pen_batch *batch)
+{
+    (void)f;
+    (void)batch;
+    return fake_sink.submitted % 100 != 0 ? PEN_RETRY : PEN_DELIVERED;
+}
+
+/* A hundred tries, and that it is well again: two lines. Should it go away again at once, that is no news yet. */
+static void test_a_far_end_that_is_away_is_said_once(void **state)
+{
+    char line[4096];
+    unsigned away = 0, back = 0;
+    FILE *log = tmpfile();
+    int out = dup(2);
+
+    (void)state;
+    fake.answer = retried_often;
+    bench_open(1);
+    dup2(fileno(log), 2);
+    for (int i = 0; i < 2; i++) {
+        put(10);
+        turn_until_idle();
+    }
+    fflush(stderr);
+    dup2(out, 2);
+    close(out);
+    rewind(log);
+    while (fgets(line, sizeof(line), log) != NULL) {
+        away += strstr(line, "busy or away") != NULL;
+        back += strstr(line, "takes our messages again") != NULL;
+    }
+    fclose(log);
+    assert_int_equal(outlet_counts(bench.outlet)->retries, 198);
+    assert_int_equal(away, 1);
+    assert_int_equal(back, 1);
+    bench_close();
+}
+
 static void test_far_end_down_goes_to_spool(void **state)
 {
     (void)state;
@@ -797,6 +873,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_grave_no_deaths, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_the_living_pass_an_open_grave, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_too_large_is_cut, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_batch_fills_while_another_flies, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_far_end_that_is_away_is_said_once, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_far_end_down_goes_to_spool, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_stop_spools_and_next_life_delivers, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_full_spool_waits, bench_setup, bench_teardown),
