@@ -2,10 +2,7 @@
 import gzip
 import http.client
 import json
-import os
 import ssl
-import subprocess
-import sys
 import threading
 import urllib.parse
 import uuid
@@ -346,54 +343,3 @@ def test_it_ends_with_its_starter(tmp_path):
     far_end = FarEnd(tmp_path).start()
     far_end.process.stdin.close()
     assert far_end.process.wait(10) == 0
-
-
-# Microsoft's own client library, so that the stand-in is not our daemon's mirror image.
-
-OFFICIAL = '''
-import json, os, sys
-from azure.core.exceptions import HttpResponseError
-from azure.identity import ClientSecretCredential
-from azure.monitor.ingestion import LogsIngestionClient
-address = json.load(open(sys.argv[1]))
-credential = ClientSecretCredential(address['tenant'], address['client'], open(address['secret_file']).read(),
-                                    authority=address['endpoint'], disable_instance_discovery=True)
-client = LogsIngestionClient(address['endpoint'], credential, retry_backoff_factor=0.05)
-rows = [dict(json.loads(sys.argv[2]), EventOriginalUid='official-%d' % i, EventMessage='x' * 700) for i in range(4000)]
-client.upload(rule_id=address['dcr'], stream_name=sys.argv[3], logs=rows)
-failed = []
-client.upload(rule_id=address['dcr'], stream_name='Custom-None', logs=rows[:1], on_error=lambda e: failed.append(e.error))
-print(json.dumps([[type(error).__name__, error.status_code, error.error.code] for error in failed]))
-'''
-
-
-def official_python():
-    """A virtual environment with the official client, kept between runs."""
-    cache = os.environ.get('PENSTOCK_CACHE') or os.path.expanduser('~/.cache/penstock')
-    home = os.path.join(cache, 'azure-client')
-    if not os.path.exists(os.path.join(home, 'complete')):
-        interpreter = '/usr/bin/python3' if os.path.exists('/usr/bin/python3') else sys.executable
-        for words in ([interpreter, '-m', 'venv', '--clear', home],
-                      [f'{home}/bin/pip', 'install', '-q', 'azure-monitor-ingestion==1.0.4', 'azure-identity']):
-            done = subprocess.run(words, capture_output=True, text=True)
-            if done.returncode != 0:
-                pytest.skip(f'no official client: {" ".join(words[:3])}: {(done.stderr or done.stdout).strip()[-300:]}')
-        open(os.path.join(home, 'complete'), 'w').close()
-    return f'{home}/bin/python'
-
-
-def test_microsofts_own_client_is_content(caller):
-    interpreter = official_python()
-    caller.far_end.fault(do='status', status=503, count=1)
-    caller.far_end.fault(do='status', status=429, retry_after=1, count=1)
-    # Its limit is 1 MiB of JSON before compression, a little more than the one we set ourselves.
-    caller.far_end.settings(json_max=1_048_576 + 4096)
-    done = subprocess.run([interpreter, '-c', OFFICIAL, f'{caller.far_end.folder}/address.json', json.dumps(ROW), NETWORK],
-                          capture_output=True, text=True, timeout=120,
-                          env={**os.environ, 'REQUESTS_CA_BUNDLE': caller.address['ca_file'], 'NO_PROXY': '127.0.0.1'})
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [['ResourceNotFoundError', 404, 'NotFound']]
-    official = [uid for uid in caller.far_end.uids() if uid and uid.startswith('official-')]
-    assert sorted(official) == sorted(f'official-{i}' for i in range(4000))
-    sent = [request for request in caller.far_end.requests() if request['encoding'] == 'gzip' and request['rows'] > 100]
-    assert len(sent) >= 3 and all(request['client_request_id'] for request in sent)
