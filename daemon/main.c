@@ -2,6 +2,7 @@
 #include "daemon/commands.h"
 #include "daemon/option.h"
 #include "daemon/service.h"
+#include "daemon/secret.h"
 
 #include <curl/curl.h>
 #include <openssl/crypto.h>
@@ -88,9 +89,10 @@ static int process_harden(void)
     return 0;
 }
 
-/* What libraries want done once, before there are threads. */
+/* What libraries want done once, before there are threads. Memory that cannot be locked is no reason to stand still. */
 static int libraries_init(void)
 {
+    (void)secret_memory_init();
     if (OPENSSL_init_crypto(0, NULL) != 1 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
         fputs("penstock: cannot start OpenSSL and curl\n", stderr);
         return 1;
