@@ -1,5 +1,9 @@
 /*
- * entra.c - the client-credentials flow with a secret, one token at a time.
+ * entra.c - the life of tokens: one at a time for each identity and scope, shared by all who are that identity.
+ *
+ *     struct entra, one a sink or source ──┐
+ *     struct entra                       ──┼──▶ struct identity: the token, the fetch, and how the last one failed
+ *     struct entra                       ──┘
  *
  * A token goes through three ages, by a clock that also counts while the machine sleeps:
  *
@@ -8,45 +12,59 @@
  *                              the next one is fetched
  *
  * A spoiled token (401) is over at once. After a fetch that failed, none is tried before hold_ms, and whoever asks in
- * between gets the same answer: 60 s where the fault is ours, so that a wrong secret does not hammer Entra into locking
- * the application out, and what Retry-After asks (5 s where it does not) where it is passing.
+ * between gets the same answer. Where the fault is ours that is a minute, so that a wrong secret does not hammer Entra into locking
+ * the application out; but not once the files have changed that it was made of. Where it is passing, it is what Retry-After
+ * asks, or else 5 s for Entra, and 2 to 32 s, doubling, for a machine's own endpoint.
  *
- * Askers are answered from on_later(), on the turn after they asked, or when the fetch they wait for has ended.
+ * Askers are answered from on_later(), on the turn after they asked, or on the turn after the fetch they wait for has ended.
  */
 #include "daemon/entra.h"
-#include "daemon/conf.h"
-#include "daemon/json.h"
+
+#include "daemon/credential.h"
+#include "daemon/entra_answer.h"
+#include "daemon/secret.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/queue.h>
 #include <time.h>
 
-#define ENTRA_MARGIN_MS     (300 * 1000)
-#define ENTRA_LIFE_MAX_S    (48 * 3600)        /* Entra's longest is 28 h; a later end is not believed */
-#define ENTRA_TOKEN_MAX     (16 * 1024)
-#define ENTRA_HOLD_REFUSED_MS (60 * 1000)
-#define ENTRA_HOLD_PASSING_MS (5 * 1000)
-#define ENTRA_HOLD_MIN_MS   1000               /* also where Retry-After says 0 */
-#define ENTRA_HOLD_MAX_MS   (3600 * 1000)
+#define MARGIN_MS       (300 * 1000)
+#define HALF_LIFE_MS    (7200 * 1000)             /* managed tokens of this life and more are renewed at half of it: MSAL's rule */
+#define HOLD_REFUSED_MS (55 * 1000)               /* MSAL's minute, less a bit for sinks that come again after just one */
+#define HOLD_PASSING_MS (5 * 1000)                /* MSAL's figure */
+#define HOLD_MANAGED_MS 2000                      /* doubling up to 32 s: Microsoft advises 2, 6, 14, 30 s after the first try */
+#define HOLD_DOUBLINGS  4
+#define HOLD_MIN_MS     1000                      /* also where Retry-After says 0 */
+#define HOLD_MAX_MS     (3600 * 1000)
 
-_Static_assert(HTTP_ANSWER_PADDING >= JSON_PADDING, "an answer's body can be parsed where it lies");
-
-struct entra_asker {
-    STAILQ_ENTRY(entra_asker) link;
+struct asker {
+    STAILQ_ENTRY(asker) link;
     entra_done done;
     void *arg;
 };
 
-STAILQ_HEAD(entra_askers, entra_asker);
+STAILQ_HEAD(askers, asker);
 
 struct entra {
+    LIST_ENTRY(entra) link;          /* of its identity's users */
+    struct identity *identity;
+    struct askers askers;
+    uv_timer_t later;
+    bool waits;                      /* its askers wait for the fetch under way */
+    bool closing;
+};
+
+struct identity {
+    LIST_ENTRY(identity) link;
+    LIST_HEAD(, entra) users;
+    unsigned references;             /* users, and those that are closing */
     struct http *http;
-    struct entra_conf conf;
-    char *url;
+    struct http_conf http_conf;      /* texts are its own */
+    struct credential credential;
     uint64_t (*now_ms)(void);
 
     char *token;                     /* NULL: none yet */
@@ -54,293 +72,194 @@ struct entra {
     bool spoiled;
 
     struct http_request *fetch;      /* NULL: none under way */
-    char *form;                      /* its body, with the secret in it */
-    size_t form_size;
+    struct credential_call call;
+    struct credential_stamp stamp;   /* of the files, just before they were read for it */
     uint64_t fetch_ms;               /* when it began: a token's life counts from no later than this */
+    bool challenged;                 /* Arc's first answer has come */
+    char challenge[CREDENTIAL_CHALLENGE_MAX];
 
     uint64_t hold_ms;                /* no fetch before this; 0: the last one went well */
+    unsigned failures;               /* in a row, passing ones */
     bool refused;                    /* how the last one failed, and why */
-    char why[512];
-
-    struct entra_askers askers;
-    uv_timer_t later;
-    bool closing;
+    char why[ENTRA_WHY_MAX];
 };
 
-static void entra_wipe(char *text, size_t size)
+/* The loop's thread alone comes here. */
+static LIST_HEAD(, identity) identities = LIST_HEAD_INITIALIZER(identities);
+
+/* ---- How a fetch ended ----------------------------------------------------------------------------------------- */
+
+static int64_t hold_of(const struct identity *identity, const struct entra_answer *answer)
 {
-    if (text)
-        explicit_bzero(text, size);
-    free(text);
+    unsigned doublings = identity->failures < HOLD_DOUBLINGS ? identity->failures : HOLD_DOUBLINGS;
+    int64_t hold_ms = answer->refused ? HOLD_REFUSED_MS : answer->hold_ms >= 0 ? answer->hold_ms
+                    : credential_is_managed(&identity->credential) ? HOLD_MANAGED_MS << doublings : HOLD_PASSING_MS;
+
+    return hold_ms < HOLD_MIN_MS ? HOLD_MIN_MS : hold_ms > HOLD_MAX_MS ? HOLD_MAX_MS : hold_ms;
 }
 
-/* ---- What Entra says when it says no --------------------------------------------------------------------------- */
-
-static const struct entra_refusal {
-    int64_t code;                    /* AADSTS…: the first of error_codes */
-    const char *advice;
-} entra_refusals[] = {
-    { 7000215, "the secret is wrong: put the secret's value, not its id, into secret_file" },
-    { 7000222, "the secret has expired: make a new one for the app and put its value into secret_file" },
-    { 700016,  "the app is not known in this tenant: check client and tenant" },
-    { 7000112, "the app is disabled in this tenant: enable its service principal" },
-    { 90002,   "the tenant does not exist: check tenant, and authority for its cloud" },
-    { 900023,  "tenant is neither a tenant's id nor a domain of it" },
-    { 900382,  "the tenant lives in another cloud: check authority" },
-    { 70011,   "the scope is not valid: it must be the far end's address followed by /.default" },
-    { 1002012, "the scope is not valid: it must be the far end's address followed by /.default" },
-    { 500011,  "the tenant does not know the scope's resource: check scope for this cloud" },
-    { 53003,   "a conditional access policy of the tenant blocks the app" },
-    { 50034,   "the app is not known in this tenant: check client and tenant" },
-};
-
-static const char *entra_advice(int64_t code)
+static void identity_failed(struct identity *identity, const struct entra_answer *answer)
 {
-    for (size_t i = 0; i < sizeof(entra_refusals) / sizeof(entra_refusals[0]); i++)
-        if (entra_refusals[i].code == code)
-            return entra_refusals[i].advice;
-    return "check tenant, client, secret_file, authority and scope";
+    identity->hold_ms = identity->now_ms() + (uint64_t)hold_of(identity, answer);
+    identity->failures = answer->refused ? 0 : identity->failures + 1;
+    identity->refused = answer->refused;
+    memcpy(identity->why, answer->why, sizeof(identity->why));
 }
 
-/* ---- Outcomes of a fetch --------------------------------------------------------------------------------------- */
-
-static void entra_failed(struct entra *entra, bool refused, int64_t hold_ms, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static void entra_failed(struct entra *entra, bool refused, int64_t hold_ms, const char *format, ...)
+static void identity_take(struct identity *identity, const struct entra_answer *answer)
 {
-    va_list args;
+    uint64_t life_ms = (uint64_t)answer->life_s * 1000, renew_ms = (uint64_t)answer->renew_s * 1000;
 
-    if (hold_ms < ENTRA_HOLD_MIN_MS)
-        hold_ms = ENTRA_HOLD_MIN_MS;
-    if (hold_ms > ENTRA_HOLD_MAX_MS)
-        hold_ms = ENTRA_HOLD_MAX_MS;
-    va_start(args, format);
-    vsnprintf(entra->why, sizeof(entra->why), format, args);
-    va_end(args);
-    entra->refused = refused;
-    entra->hold_ms = entra->now_ms() + (uint64_t)hold_ms;
-}
-
-/* It goes into a header: nothing but visible ASCII. */
-static bool entra_token_fits(struct pen_span token)
-{
-    if (token.size == 0 || token.size > ENTRA_TOKEN_MAX)
-        return false;
-    for (size_t i = 0; i < token.size; i++)
-        if (token.data[i] <= ' ' || token.data[i] >= 0x7f)
-            return false;
-    return true;
-}
-
-static void entra_take(struct entra *entra, struct pen_span token, int64_t life_s, int64_t renew_s)
-{
-    char *copy = malloc(token.size + 1);
-    uint64_t life_ms;
-
-    assert(copy);
-    memcpy(copy, token.data, token.size);
-    copy[token.size] = '\0';
-    if (entra->token)
-        entra_wipe(entra->token, strlen(entra->token));
-    entra->token = copy;
-    entra->spoiled = false;
-    entra->hold_ms = 0;
-
-    life_ms = (uint64_t)(life_s < ENTRA_LIFE_MAX_S ? life_s : ENTRA_LIFE_MAX_S) * 1000;
-    entra->end_ms = entra->fetch_ms + life_ms;
+    secret_text_free(identity->token);
+    identity->token = answer->token;
+    identity->spoiled = false;
+    identity->hold_ms = 0;
+    identity->failures = 0;
+    identity->end_ms = identity->fetch_ms + life_ms;
     /* One that lives shorter than twice the margin is renewed at half its life. */
-    entra->renew_ms = entra->end_ms - (life_ms > 2 * ENTRA_MARGIN_MS ? ENTRA_MARGIN_MS : life_ms / 2);
-    if (renew_s > 0 && entra->fetch_ms + (uint64_t)renew_s * 1000 < entra->renew_ms)
-        entra->renew_ms = entra->fetch_ms + (uint64_t)renew_s * 1000;
-}
-
-/* A 200's body. False: it holds no token. */
-static bool entra_read_token(struct entra *entra, const struct pen_json *root)
-{
-    struct pen_json life = pen_json_get(root, "expires_in"), renew = pen_json_get(root, "refresh_in");
-    struct pen_span token = pen_json_text(root, "access_token");
-    int64_t life_s = 0, renew_s = 0;
-
-    if (!entra_token_fits(token) || !pen_span_is_nocase(pen_json_text(root, "token_type"), "Bearer") ||
-        !pen_json_int(&life, &life_s) || life_s <= 0)
-        return false;
-    if (!pen_json_int(&renew, &renew_s) || renew_s > ENTRA_LIFE_MAX_S)
-        renew_s = 0;
-    entra_take(entra, token, life_s, renew_s);
-    explicit_bzero((char *)token.data, token.size);           /* the tree is ours and goes next */
-    return true;
-}
-
-/* An error's body. The description is Entra's prose, with who knows what in it: not for our log. */
-static void entra_read_error(struct entra *entra, int status, const struct pen_json *root)
-{
-    struct pen_json codes = pen_json_get(root, "error_codes"), first = pen_json_item(&codes, 0);
-    struct pen_span trace = pen_json_text(root, "trace_id");
-    int64_t code = 0;
-
-    if (!pen_guid_valid(trace))
-        trace = PEN_SPAN("-");
-    if (pen_json_int(&first, &code))
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS, "Entra gives no token: AADSTS%lld, %s (trace id %.*s)",
-                     (long long)code, entra_advice(code), (int)trace.size, trace.data);
-    else
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS, "Entra gives no token: status %d, %s (trace id %.*s)", status,
-                     entra_advice(0), (int)trace.size, trace.data);
-}
-
-static void entra_read(struct entra *entra, const struct http_answer *answer)
-{
-    struct json *json = json_new();
-    struct pen_json root = { 0 };
-    const char *why;
-
-    if (json_parse(json, answer->body.data, answer->body.size, &root, &why) < 0)
-        root = (struct pen_json){ 0 };
-    if (answer->status != 200)
-        entra_read_error(entra, answer->status, &root);
-    else if (!entra_read_token(entra, &root))
-        entra_failed(entra, false, ENTRA_HOLD_PASSING_MS,
-                     "the token endpoint answered 200 without a token that can be used");
-    json_free(json);
-}
-
-static void entra_judge(struct entra *entra, const struct http_answer *answer)
-{
-    int64_t hold_ms = answer->retry_after_ms >= 0 ? answer->retry_after_ms : ENTRA_HOLD_PASSING_MS;
-    int status = answer->status;
-
-    if (status == 0 && (answer->failure == HTTP_UNUSABLE || answer->failure == HTTP_UNTRUSTED))
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS,
-                     "the token endpoint cannot be asked: %s; check authority, proxy, ca_file and this machine's clock",
-                     answer->trouble);
-    else if (status == 0)
-        entra_failed(entra, false, ENTRA_HOLD_PASSING_MS, "the token endpoint did not answer: %s", answer->trouble);
-    else if (status == 408 || status == 429 || status >= 500)
-        entra_failed(entra, false, hold_ms, "the token endpoint is busy or in trouble: status %d", status);
-    else if (status >= 300 && status < 400)
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS,
-                     "the token endpoint redirects (status %d): check authority", status);
-    else
-        entra_read(entra, answer);
+    identity->renew_ms = identity->end_ms - (life_ms > 2 * MARGIN_MS ? MARGIN_MS : life_ms / 2);
+    if (renew_ms == 0 && credential_is_managed(&identity->credential) && life_ms >= HALF_LIFE_MS)
+        renew_ms = life_ms / 2;
+    if (renew_ms > 0 && identity->fetch_ms + renew_ms < identity->renew_ms)
+        identity->renew_ms = identity->fetch_ms + renew_ms;
 }
 
 /* ---- Fetching -------------------------------------------------------------------------------------------------- */
 
-/* Adds "name=value&", the value percent-encoded, and returns the new end. Room is three bytes per byte. */
-static char *entra_form_add(char *at, const char *name, const char *value, size_t size)
+static void on_fetched(void *arg, const struct http_answer *http);
+
+static void on_header(void *arg, struct pen_span name, struct pen_span value)
 {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-    static const char hex[] = "0123456789ABCDEF";
+    struct identity *identity = arg;
 
-    at = stpcpy(at, name);
-    *at++ = '=';
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)value[i];
-
-        if (c != '\0' && strchr(plain, c)) {
-            *at++ = (char)c;
-        } else {
-            *at++ = '%';
-            *at++ = hex[c >> 4];
-            *at++ = hex[c & 15];
-        }
-    }
-    *at++ = '&';
-    return at;
+    if (pen_span_is_nocase(name, "WWW-Authenticate") && value.size < sizeof(identity->challenge))
+        snprintf(identity->challenge, sizeof(identity->challenge), "%.*s", (int)value.size, value.data);
 }
 
-static void entra_form_make(struct entra *entra, const char *secret, size_t secret_size)
+static void identity_send(struct identity *identity)
 {
-    const struct entra_conf *conf = &entra->conf;
-    size_t room = 128 + 3 * (strlen(conf->client) + strlen(conf->scope) + secret_size);
-    char *at;
-
-    entra->form = at = malloc(room);
-    assert(at);
-    at = entra_form_add(at, "grant_type", "client_credentials", strlen("client_credentials"));
-    at = entra_form_add(at, "client_id", conf->client, strlen(conf->client));
-    at = entra_form_add(at, "scope", conf->scope, strlen(conf->scope));
-    at = entra_form_add(at, "client_secret", secret, secret_size);
-    entra->form_size = (size_t)(at - entra->form) - 1;        /* without the last & */
-    assert(entra->form_size < room);
-}
-
-static void entra_form_wipe(struct entra *entra)
-{
-    entra_wipe(entra->form, entra->form_size);
-    entra->form = NULL;
-}
-
-static void on_fetched(void *arg, const struct http_answer *answer);
-
-static void entra_fetch(struct entra *entra)
-{
-    static const char *const headers[] = {
-        "Content-Type: application/x-www-form-urlencoded", "Accept: application/json", NULL,
+    const struct credential_call *call = &identity->call;
+    bool managed = credential_is_managed(&identity->credential);
+    struct http_ask ask = {
+        .method = call->method, .url = call->url, .headers = (const char *const *)call->headers, .conf = identity->http_conf,
+        .body = { call->body, call->body != NULL ? strlen(call->body) : 0 }, .flags = managed ? HTTP_PLAIN_OK : 0,
+        .on_header = identity->credential.kind == CREDENTIAL_ARC ? on_header : NULL,
     };
-    struct http_ask ask = { .method = "POST", .url = entra->url, .headers = headers, .conf = entra->conf.http };
-    struct pen_error err = { 0 };
-    char *secret;
-    size_t size;
 
-    if (pen_secret_read(&secret, &size, entra->conf.secret_file, &err) < 0) {
-        entra_failed(entra, true, ENTRA_HOLD_REFUSED_MS, "no token without the secret: %.*s", 400, err.text);
+    if (managed)
+        ask.conf.proxy = "";
+    identity->challenge[0] = '\0';
+    identity->fetch = http_start(identity->http, &ask, on_fetched, identity);
+}
+
+static void identity_fetch(struct identity *identity)
+{
+    struct entra_answer answer;
+    struct pen_error err = { 0 };
+
+    identity->stamp = credential_stamp(&identity->credential);
+    identity->fetch_ms = identity->now_ms();
+    identity->challenged = false;
+    if (credential_call(&identity->credential, &identity->call, &err) == 0) {
+        identity_send(identity);
         return;
     }
-    entra_form_make(entra, secret, size);
-    pen_secret_wipe(secret, size);
-    ask.body = (struct pen_span){ entra->form, entra->form_size };
-    entra->fetch_ms = entra->now_ms();
-    entra->fetch = http_start(entra->http, &ask, on_fetched, entra);
+    entra_answer_refuse(&answer, "no token can be asked for: %.*s", 400, err.text);
+    identity_failed(identity, &answer);
+}
+
+/* The second half of a fetch from Arc. False: it cannot be asked. */
+static bool identity_answer_challenge(struct identity *identity, struct entra_answer *answer)
+{
+    struct pen_error err = { 0 };
+
+    identity->challenged = true;
+    if (credential_call_again(&identity->credential, identity->challenge, &identity->call, &err) == 0) {
+        identity_send(identity);
+        return true;
+    }
+    entra_answer_refuse(answer, "no token can be asked for: %.*s", 400, err.text);
+    return false;
+}
+
+static void on_later(uv_timer_t *later);
+
+static void on_fetched(void *arg, const struct http_answer *http)
+{
+    struct identity *identity = arg;
+    struct entra_answer answer;
+    struct entra *entra;
+
+    identity->fetch = NULL;
+    credential_call_wipe(&identity->call);
+    if (http->status == 401 && identity->credential.kind == CREDENTIAL_ARC && !identity->challenged) {
+        if (identity_answer_challenge(identity, &answer))
+            return;
+    } else {
+        entra_answer_read(&answer, &identity->credential, http, (int64_t)time(NULL));
+    }
+    if (answer.token != NULL)
+        identity_take(identity, &answer);
+    else
+        identity_failed(identity, &answer);
+    LIST_FOREACH(entra, &identity->users, link)
+        uv_timer_start(&entra->later, on_later, 0, 0);
 }
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------- */
 
 /* Answers all who wait, with the token or, where it is NULL, with why there is none. They may ask again, spoil the token
- * and close in their callbacks. */
-static void entra_answer(struct entra *entra, const char *token)
+ * and close in their callbacks; the identity outlives that by a turn. */
+static void entra_answer_all(struct entra *entra, const char *token)
 {
-    struct entra_askers askers = STAILQ_HEAD_INITIALIZER(askers);
-    uint64_t now_ms = entra->now_ms();
-    int64_t wait_ms = entra->hold_ms > now_ms ? (int64_t)(entra->hold_ms - now_ms) : 0;
-    struct entra_asker *asker;
+    struct askers askers = STAILQ_HEAD_INITIALIZER(askers);
+    const struct identity *identity = entra->identity;
+    uint64_t now_ms = identity->now_ms();
+    int64_t wait_ms = token == NULL && !identity->refused && identity->hold_ms > now_ms ? (int64_t)(identity->hold_ms - now_ms)
+                                                                                          : -1;
+    struct asker *asker;
 
+    entra->waits = false;
     STAILQ_CONCAT(&askers, &entra->askers);
     while ((asker = STAILQ_FIRST(&askers))) {
         STAILQ_REMOVE_HEAD(&askers, link);
         if (!entra->closing)
-            asker->done(asker->arg, token, !token && entra->refused, token ? -1 : wait_ms, token ? NULL : entra->why);
+            asker->done(asker->arg, token, token == NULL && identity->refused, wait_ms, token != NULL ? NULL : identity->why);
         free(asker);
     }
 }
 
-static void entra_serve(struct entra *entra)
+static bool identity_is_held(const struct identity *identity, uint64_t now_ms)
 {
-    uint64_t now_ms = entra->now_ms();
-    bool over = !entra->token || entra->spoiled || now_ms >= entra->end_ms;
-    bool fresh = !over && now_ms < entra->renew_ms;
+    struct credential_stamp stamp;
 
-    if (!fresh && !entra->fetch && now_ms >= entra->hold_ms)
-        entra_fetch(entra);
-    if (!over)
-        entra_answer(entra, entra->token);
-    else if (!entra->fetch)                        /* held back, or failed before it went out */
-        entra_answer(entra, NULL);
+    if (now_ms >= identity->hold_ms)
+        return false;
+    if (!identity->refused || now_ms < identity->fetch_ms + HOLD_MIN_MS)
+        return true;
+    stamp = credential_stamp(&identity->credential);
+    return memcmp(&stamp, &identity->stamp, sizeof(stamp)) == 0;
 }
 
-/* A new token goes to all who waited for it, however short its life. */
-static void on_fetched(void *arg, const struct http_answer *answer)
+static void entra_serve(struct entra *entra)
 {
-    struct entra *entra = arg;
+    struct identity *identity = entra->identity;
+    uint64_t now_ms = identity->now_ms();
+    bool over = identity->token == NULL || identity->spoiled || now_ms >= identity->end_ms;
+    bool fresh = !over && now_ms < identity->renew_ms;
 
-    entra->fetch = NULL;
-    entra_form_wipe(entra);
-    entra_judge(entra, answer);
-    if (entra->hold_ms == 0)
-        entra_answer(entra, entra->token);
+    /* Who waited for this very token gets it, however short its life. */
+    if (entra->waits && identity->fetch == NULL && identity->hold_ms == 0 && !identity->spoiled)
+        fresh = true;
+    over = over && !fresh;
+    if (!fresh && identity->fetch == NULL && !identity_is_held(identity, now_ms))
+        identity_fetch(identity);
+    if (!over)
+        entra_answer_all(entra, identity->token);
+    else if (identity->fetch == NULL)              /* held back, or failed before it went out */
+        entra_answer_all(entra, NULL);
     else
-        entra_serve(entra);
+        entra->waits = true;
 }
 
 static void on_later(uv_timer_t *later)
@@ -353,10 +272,10 @@ static void on_later(uv_timer_t *later)
 
 void entra_token(struct entra *entra, entra_done done, void *arg)
 {
-    struct entra_asker *asker = malloc(sizeof(*asker));
+    struct asker *asker = malloc(sizeof(*asker));
 
     assert(asker && !entra->closing);
-    *asker = (struct entra_asker){ .done = done, .arg = arg };
+    *asker = (struct asker){ .done = done, .arg = arg };
     STAILQ_INSERT_TAIL(&entra->askers, asker, link);
     uv_timer_start(&entra->later, on_later, 0, 0);
 }
@@ -364,20 +283,21 @@ void entra_token(struct entra *entra, entra_done done, void *arg)
 /* The text stays until the next token replaces it, since the caller may be reading it. */
 void entra_spoiled(struct entra *entra, const char *token)
 {
-    if (entra->token && strcmp(entra->token, token) == 0)
-        entra->spoiled = true;
+    if (entra->identity->token && strcmp(entra->identity->token, token) == 0)
+        entra->identity->spoiled = true;
 }
 
 uint64_t entra_life_ms(const struct entra *entra)
 {
-    uint64_t now_ms = entra->now_ms();
+    const struct identity *identity = entra->identity;
+    uint64_t now_ms = identity->now_ms();
 
-    return entra->token && now_ms < entra->end_ms ? entra->end_ms - now_ms : 0;
+    return identity->token && now_ms < identity->end_ms ? identity->end_ms - now_ms : 0;
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t entra_clock_ms(void)
+static uint64_t clock_ms(void)
 {
     struct timespec now;
 
@@ -387,51 +307,81 @@ static uint64_t entra_clock_ms(void)
 
 void entra_set_clock(struct entra *entra, uint64_t (*now_ms)(void))
 {
-    entra->now_ms = now_ms;
+    entra->identity->now_ms = now_ms;
 }
 
-/* It becomes a part of the URL's path. */
-static bool entra_tenant_fits(const char *tenant)
+static char *copied(const char *text)
 {
-    size_t size = strspn(tenant, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.");
+    char *copy = text != NULL ? strdup(text) : NULL;
 
-    return size > 0 && size <= 253 && tenant[size] == '\0' && tenant[0] != '.';
+    assert(copy != NULL || text == NULL);
+    return copy;
 }
 
-int entra_conf_check(const struct entra_conf *conf, struct pen_error *err)
+static bool text_same(const char *a, const char *b)
 {
-    struct pen_error inner = { 0 };
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
 
-    if (http_url_check(conf->authority, 0, &inner) < 0)
-        return pen_error_set(err, UV_EINVAL, "authority: %.*s", 400, inner.text);
-    if (strpbrk(conf->authority, "?#"))
-        return pen_error_set(err, UV_EINVAL, "authority: expected https://HOST without anything behind it");
-    if (!entra_tenant_fits(conf->tenant))
-        return pen_error_set(err, UV_EINVAL, "tenant: expected the tenant's id (a GUID) or one of its domain names");
-    if (!pen_guid_valid((struct pen_span){ conf->client, strlen(conf->client) }))
-        return pen_error_set(err, UV_EINVAL, "client: expected the application's id, a GUID");
-    return 0;
+/* Two who differ in nothing but their patience are one. */
+static struct identity *identity_find(const struct http *http, const struct http_conf *conf, const struct credential *credential)
+{
+    struct identity *identity;
+
+    LIST_FOREACH(identity, &identities, link)
+        if (identity->http == http && text_same(identity->http_conf.proxy, conf->proxy) &&
+            text_same(identity->http_conf.ca_file, conf->ca_file) && credential_same(&identity->credential, credential))
+            return identity;
+    return NULL;
+}
+
+/* Takes the credential over. */
+static struct identity *identity_new(struct http *http, const struct http_conf *conf, const struct credential *credential)
+{
+    struct identity *identity = calloc(1, sizeof(*identity));
+
+    assert(identity);
+    identity->http = http;
+    identity->http_conf = *conf;
+    identity->http_conf.proxy = copied(conf->proxy);
+    identity->http_conf.ca_file = copied(conf->ca_file);
+    identity->credential = *credential;
+    identity->now_ms = clock_ms;
+    LIST_INIT(&identity->users);
+    LIST_INSERT_HEAD(&identities, identity, link);
+    return identity;
+}
+
+static void identity_free(struct identity *identity)
+{
+    secret_text_free(identity->token);
+    free((char *)identity->http_conf.proxy);
+    free((char *)identity->http_conf.ca_file);
+    credential_clear(&identity->credential);
+    free(identity);
 }
 
 int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
               struct pen_error *err)
 {
-    size_t authority_size = strlen(conf->authority);
+    struct credential credential;
+    struct identity *identity;
     struct entra *entra;
-    int r = entra_conf_check(conf, err);
+    int r = credential_new(&credential, conf, err);
 
     if (r < 0)
         return r;
+    identity = identity_find(http, &conf->http, &credential);
+    if (identity != NULL)
+        credential_clear(&credential);
+    else
+        identity = identity_new(http, &conf->http, &credential);
     entra = calloc(1, sizeof(*entra));
     assert(entra);
-    entra->http = http;
-    entra->conf = *conf;
-    entra->now_ms = entra_clock_ms;
+    entra->identity = identity;
+    identity->references++;
+    LIST_INSERT_HEAD(&identity->users, entra, link);
     STAILQ_INIT(&entra->askers);
-    while (authority_size > 0 && conf->authority[authority_size - 1] == '/')
-        authority_size--;
-    if (asprintf(&entra->url, "%.*s/%s/oauth2/v2.0/token", (int)authority_size, conf->authority, conf->tenant) < 0)
-        abort();
     uv_timer_init(loop, &entra->later);
     entra->later.data = entra;
     *ret = entra;
@@ -442,23 +392,35 @@ static void on_closed(uv_handle_t *handle)
 {
     struct entra *entra = handle->data;
 
-    if (entra->token)
-        entra_wipe(entra->token, strlen(entra->token));
-    free(entra->url);
+    if (--entra->identity->references == 0)
+        identity_free(entra->identity);
     free(entra);
+}
+
+/* The last user takes the identity out of sight; its memory goes with the last handle. */
+static void identity_leave(struct entra *entra)
+{
+    struct identity *identity = entra->identity;
+
+    LIST_REMOVE(entra, link);
+    if (!LIST_EMPTY(&identity->users))
+        return;
+    LIST_REMOVE(identity, link);
+    if (identity->fetch)
+        http_cancel(identity->fetch);
+    identity->fetch = NULL;
+    credential_call_wipe(&identity->call);
 }
 
 void entra_close(struct entra *entra)
 {
-    struct entra_asker *asker;
+    struct asker *asker;
 
     if (!entra)
         return;
     assert(!entra->closing);
     entra->closing = true;
-    if (entra->fetch)
-        http_cancel(entra->fetch);
-    entra_form_wipe(entra);
+    identity_leave(entra);
     while ((asker = STAILQ_FIRST(&entra->askers))) {
         STAILQ_REMOVE_HEAD(&entra->askers, link);
         free(asker);

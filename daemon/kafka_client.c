@@ -93,13 +93,14 @@ bool kafka_client_has_tokens(const struct kafka_client *client)
 
 static int check_tokens(const struct kafka_client *client, struct pen_error *err)
 {
+    const struct entra_conf *entra = &client->entra;
+
     if (!kafka_client_has_tokens(client)) {
-        if (client->tenant || client->client || client->secret_file || client->scope)
-            return pen_error_set(err, UV_EINVAL, "tenant, client, secret_file and scope are for mechanism = OAUTHBEARER");
+        if (entra->auth != ENTRA_AUTO || entra->tenant || entra->client || entra->identity || entra->secret_file ||
+            entra->certificate_file || entra->token_file || entra->scope)
+            return pen_error_set(err, UV_EINVAL, "auth, tenant, client and what goes with them are for mechanism = OAUTHBEARER");
         return 0;
     }
-    if (!client->tenant || !client->client || !client->secret_file)
-        return pen_error_set(err, UV_EINVAL, "mechanism = OAUTHBEARER wants tenant, client and secret_file");
     if (client->username || client->connection_string_file)
         return pen_error_set(err, UV_EINVAL, "mechanism = OAUTHBEARER takes no username, password_file or "
                                              "connection_string_file");
@@ -128,7 +129,7 @@ int kafka_client_check(const struct kafka_client *client, struct pen_error *err)
     if (kafka_client_is_event_hubs(client) && !client->username && !client->connection_string_file &&
         !kafka_client_has_tokens(client))
         return pen_error_set(err, UV_EINVAL, "Event Hubs wants a login: set connection_string_file, or mechanism = "
-                                             "OAUTHBEARER with tenant, client and secret_file");
+                                             "OAUTHBEARER with auth and what it goes with");
     for (size_t i = 0; i < client->pairs.count; i++)
         if (kafka_client_is_event_hubs(client) && strncmp(client->pairs.keys[i], "compression.", 12) == 0 &&
             strcmp(client->pairs.keys[i], "compression.level") != 0 && strcmp(client->pairs.values[i], "none") != 0 &&

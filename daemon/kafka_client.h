@@ -5,7 +5,7 @@
 #ifndef DAEMON_KAFKA_CLIENT_H
 #define DAEMON_KAFKA_CLIENT_H
 
-#include "parsers/parser.h"
+#include "daemon/entra.h"
 
 #include <librdkafka/rdkafka.h>
 
@@ -14,7 +14,7 @@ struct kafka_client {
     char *brokers;
     int security, mechanism;         /* private enumerations */
     char *ca_file, *username, *password_file, *connection_string_file;
-    char *tenant, *client, *secret_file, *authority, *scope;       /* for OAUTHBEARER */
+    struct entra_conf entra;         /* for OAUTHBEARER */
     struct pen_pairs pairs;
 };
 
@@ -28,8 +28,8 @@ extern const char *const kafka_security_names[], *const kafka_mechanism_names[];
     { "security", PEN_CHOICE, offsetof(type, member.security), .fallback = "auto", .choices = kafka_security_names,     \
       .help = "Protocol; auto is sasl_ssl with a login, ssl with a ca_file alone, else plaintext." },                   \
     { "mechanism", PEN_CHOICE, offsetof(type, member.mechanism), .fallback = "PLAIN", .choices = kafka_mechanism_names, \
-      .help = "SASL mechanism: for username and password, or OAUTHBEARER with tokens of Entra (tenant, client, "        \
-              "secret_file)." },                                                                                        \
+      .help = "SASL mechanism: for username and password, or OAUTHBEARER with tokens of Entra: then auth and what "     \
+              "follows it say who we are." },                                                                           \
     { "ca_file", PEN_PATH, offsetof(type, member.ca_file),                                                              \
       .help = "Certificates (PEM) that the brokers' are verified against, in place of the system's; and, with "         \
               "OAUTHBEARER, the token endpoint's." },                                                                   \
@@ -38,17 +38,8 @@ extern const char *const kafka_security_names[], *const kafka_mechanism_names[];
       .help = "File with the SASL password; read again for every new client." },                                        \
     { "connection_string_file", PEN_SECRET_FILE, offsetof(type, member.connection_string_file),                         \
       .help = "File with an Event Hubs connection string; takes the place of username and password." },                 \
-    { "tenant", PEN_TEXT, offsetof(type, member.tenant),                                                                \
-      .help = "OAUTHBEARER: the Entra tenant, its id or one of its domains." },                                         \
-    { "client", PEN_TEXT, offsetof(type, member.client),                                                                \
-      .help = "OAUTHBEARER: the app registration's application (client) id." },                                         \
-    { "secret_file", PEN_SECRET_FILE, offsetof(type, member.secret_file),                                               \
-      .help = "OAUTHBEARER: file with the app's client secret; read anew for every token." },                           \
-    { "authority", PEN_URL, offsetof(type, member.authority), .fallback = "https://login.microsoftonline.com",          \
-      .help = "OAUTHBEARER: where tokens come from; login.microsoftonline.us and login.chinacloudapi.cn in other "      \
-              "clouds." },                                                                                              \
-    { "scope", PEN_TEXT, offsetof(type, member.scope),                                                                  \
-      .help = "OAUTHBEARER: what tokens are for; without the row, https://HOST/.default of the first broker." }
+    ENTRA_AUTH_ROW(type, member.entra),                                                                                 \
+    ENTRA_ROWS(type, member.entra)
 #define KAFKA_CLIENT_PAIRS(type, member)                                                                                \
     { "kafka.", PEN_PAIRS, offsetof(type, member.pairs),                                                                \
       .help = "Any property of librdkafka's clients, as in kafka.compression.codec = lz4." }

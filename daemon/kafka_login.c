@@ -25,8 +25,8 @@ static char *login_scope(const struct kafka_client *client)
 {
     char *scope;
 
-    if (client->scope != NULL)
-        scope = strdup(client->scope);
+    if (client->entra.scope != NULL)
+        scope = strdup(client->entra.scope);
     else if (asprintf(&scope, "https://%.*s/.default", (int)strcspn(client->brokers, ":,"), client->brokers) < 0)
         scope = NULL;
     if (scope == NULL)
@@ -36,17 +36,17 @@ static char *login_scope(const struct kafka_client *client)
 
 static struct entra_conf login_conf(const struct kafka_client *client, const char *scope)
 {
-    return (struct entra_conf){
-        .authority = client->authority, .tenant = client->tenant, .client = client->client,
-        .secret_file = client->secret_file, .scope = scope,
-        .http = { .ca_file = client->ca_file, .timeout_ms = TOKEN_TIMEOUT_MS,
-                  .connect_timeout_ms = TOKEN_CONNECT_TIMEOUT_MS },
-    };
+    struct entra_conf conf = client->entra;
+
+    conf.scope = scope;
+    conf.http = (struct http_conf){ .ca_file = client->ca_file, .timeout_ms = TOKEN_TIMEOUT_MS,
+                                    .connect_timeout_ms = TOKEN_CONNECT_TIMEOUT_MS };
+    return conf;
 }
 
 int kafka_login_check(const struct kafka_client *client, struct pen_error *err)
 {
-    struct entra_conf conf = login_conf(client, "");
+    struct entra_conf conf = login_conf(client, client->entra.scope);
 
     return kafka_client_has_tokens(client) ? entra_conf_check(&conf, err) : 0;
 }

@@ -40,7 +40,7 @@
 
 struct sentinel_settings {
     char *endpoint, *dcr;
-    char *tenant, *client, *secret_file, *authority, *scope;
+    struct entra_conf entra;
     char *stream_network, *stream_audit, *stream_alert, *stream_unknown, *stream_raw;
     bool compress;
     int64_t in_flight;
@@ -57,14 +57,8 @@ static const struct pen_option sentinel_options[] = {
       .help = "The DCR's own logsIngestion endpoint, or a data collection endpoint: https://HOST." },
     { "dcr", PEN_TEXT, ROW(dcr), .required = true,
       .help = "The DCR's immutable id: dcr- and 32 hex digits (properties.immutableId, not its name)." },
-    { "tenant", PEN_TEXT, ROW(tenant), .required = true, .help = "The Entra tenant: its id or one of its domains." },
-    { "client", PEN_TEXT, ROW(client), .required = true, .help = "The app registration's application (client) id." },
-    { "secret_file", PEN_SECRET_FILE, ROW(secret_file), .required = true,
-      .help = "File with the app's client secret; read anew for every token." },
-    { "authority", PEN_URL, ROW(authority), .fallback = "https://login.microsoftonline.com",
-      .help = "Where tokens come from: login.microsoftonline.us and login.chinacloudapi.cn in other clouds." },
-    { "scope", PEN_TEXT, ROW(scope), .fallback = "https://monitor.azure.com/.default",
-      .help = "What tokens are for: https://monitor.azure.us/.default and so on in other clouds." },
+    ENTRA_AUTH_ROW(struct sentinel_settings, entra),
+    ENTRA_ROWS(struct sentinel_settings, entra),
     { "stream_network", PEN_TEXT, ROW(stream_network), .fallback = "Custom-PenstockNetworkSession",
       .help = "The DCR's stream for network sessions." },
     { "stream_audit", PEN_TEXT, ROW(stream_audit), .fallback = "Custom-PenstockAudit",
@@ -116,7 +110,7 @@ static const struct {
                                "endpoint" } },
     { 400, 400, { PEN_REJECTED, "the far end cannot read this: not the JSON, or not the columns, that the stream "
                                 "declares" } },
-    { 401, 401, { PEN_REFUSED, "the far end does not take our tokens: check tenant, and scope for this cloud" } },
+    { 401, 401, { PEN_REFUSED, "the far end does not take our tokens: check tenant, and cloud or scope" } },
     { 403, 403, { PEN_REFUSED, "the app may not write here: give it the role Monitoring Metrics Publisher on the DCR "
                                "(a new assignment takes up to 30 minutes)" } },
     { 404, 404, { PEN_REFUSED, "no such endpoint, DCR or stream: compare `endpoint`, `dcr` and the stream's name with "
@@ -583,21 +577,10 @@ static int sentinel_check_bytes(const struct sentinel_settings *set, struct pen_
     return 0;
 }
 
-static struct entra_conf sentinel_entra_conf(const struct sentinel *sentinel)
-{
-    const struct sentinel_settings *set = &sentinel->set;
-
-    return (struct entra_conf){
-        .authority = set->authority, .tenant = set->tenant, .client = set->client, .secret_file = set->secret_file,
-        .scope = set->scope, .http = sentinel->http_conf,
-    };
-}
-
 /* The settings, filled in and proved. */
 static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf, struct pen_error *err)
 {
     struct sentinel_settings *set = &sentinel->set;
-    struct entra_conf entra_conf;
     int r = pen_conf_fill(conf, sentinel_options, set, err);
     const char *const streams[] = {
         set->stream_network, set->stream_audit, set->stream_alert, set->stream_unknown, set->stream_raw,
@@ -613,10 +596,9 @@ static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf,
         r = sentinel_check_bytes(set, err);
     for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]) && r == 0; i++)
         r = sentinel_check_stream(streams[i], err);
-    if (r < 0)
-        return r;
-    entra_conf = sentinel_entra_conf(sentinel);
-    return entra_conf_check(&entra_conf, err);
+    if (r == 0)
+        r = entra_conf_check(&set->entra, err);
+    return r;
 }
 
 static int sentinel_prove(const struct pen_conf *conf, struct pen_error *err)
@@ -678,7 +660,6 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
 {
     struct sentinel *sentinel = calloc(1, sizeof(*sentinel));
     struct sentinel_settings *set;
-    struct entra_conf entra_conf;
     int r;
 
     assert(sentinel);
@@ -692,8 +673,9 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
         .proxy = set->proxy && strcmp(set->proxy, "none") == 0 ? "" : set->proxy, .ca_file = set->ca_file,
         .timeout_ms = set->timeout_ms, .connect_timeout_ms = set->connect_timeout_ms,
     };
-    entra_conf = sentinel_entra_conf(sentinel);
-    r = entra_new(&sentinel->entra, host->http, host->loop, &entra_conf, err);
+    set->entra.audience = ENTRA_MONITOR;
+    set->entra.http = sentinel->http_conf;
+    r = entra_new(&sentinel->entra, host->http, host->loop, &set->entra, err);
     if (r < 0)
         goto fail;
     sentinel->quota = quota_open(host->loop, set->dcr, (uint64_t)set->requests_a_minute, set->bytes_a_minute);

@@ -59,21 +59,22 @@
 
 #define ROW(member) offsetof(struct blob_source, member)
 
-static const char *const auth_choices[] = { [STORAGE_ENTRA] = "entra", [STORAGE_KEY] = "key", [STORAGE_SAS] = "sas", NULL };
+/* Entra's own ways (enum entra_auth), and three more. */
+enum { AUTH_ENTRA = ENTRA_AUTHS, AUTH_KEY, AUTH_SAS };
+static const char *const auth_choices[] = {
+    [ENTRA_AUTO] = "auto", [ENTRA_SECRET] = "secret", [ENTRA_CERTIFICATE] = "certificate", [ENTRA_WORKLOAD] = "workload-identity",
+    [ENTRA_MANAGED] = "managed-identity", [AUTH_ENTRA] = "entra", [AUTH_KEY] = "key", [AUTH_SAS] = "sas", NULL,
+};
 
 static const struct pen_option blob_options[] = {
     { "container", PEN_URL, ROW(container), .required = true,
       .help = "The container's address: https://ACCOUNT.blob.core.windows.net/CONTAINER." },
     { "auth", PEN_CHOICE, ROW(auth), .required = true, .choices = auth_choices,
-      .help = "How to enter: entra (an app with the role Storage Blob Data Reader), sas, or key (the account's)." },
+      .help = "How to enter: sas, key (the account's), or as an identity of Entra with the role Storage Blob Data Reader; entra is "
+              "auto: what the files below say, else the environment (AZURE_…), else the machine's managed identity." },
     { "sas_file", PEN_SECRET_FILE, ROW(sas_file), .help = "auth = sas: file with the SAS; it must allow read and list." },
     { "key_file", PEN_SECRET_FILE, ROW(key_file), .help = "auth = key: file with one of the account's keys." },
-    { "tenant", PEN_TEXT, ROW(tenant), .help = "auth = entra: the Entra tenant: its id or one of its domains." },
-    { "client", PEN_TEXT, ROW(client), .help = "auth = entra: the app registration's application (client) id." },
-    { "secret_file", PEN_SECRET_FILE, ROW(secret_file), .help = "auth = entra: file with the app's client secret." },
-    { "authority", PEN_URL, ROW(authority), .fallback = "https://login.microsoftonline.com",
-      .help = "Where tokens come from: login.microsoftonline.us and login.chinacloudapi.cn in other clouds." },
-    { "scope", PEN_TEXT, ROW(scope), .fallback = "https://storage.azure.com/.default", .help = "What tokens are for." },
+    ENTRA_ROWS(struct blob_source, entra),
     { "prefix", PEN_LIST, ROW(prefix), .help = "Beginnings of the names to read; without it the whole container." },
     { "since", PEN_TEXT, ROW(since),
       .help = "Where the very first start begins: a date (2026-11-22), a time (2026-11-22T18:00Z) or now; without it, at the "
@@ -331,12 +332,16 @@ static struct storage_conf source_conf(const struct blob_source *source)
         .timeout_ms = source->timeout_ms, .connect_timeout_ms = source->connect_timeout_ms,
     };
 
-    return (struct storage_conf){
-        .container = source->container, .auth = (enum storage_auth)source->auth, .sas_file = source->sas_file,
-        .key_file = source->key_file, .http = http,
-        .entra = { .authority = source->authority, .tenant = source->tenant, .client = source->client,
-                   .secret_file = source->secret_file, .scope = source->scope, .http = http },
+    struct storage_conf conf = {
+        .container = source->container, .sas_file = source->sas_file, .key_file = source->key_file, .http = http,
+        .auth = source->auth == AUTH_SAS ? STORAGE_SAS : source->auth == AUTH_KEY ? STORAGE_KEY : STORAGE_ENTRA,
+        .entra = source->entra,
     };
+
+    conf.entra.auth = source->auth < ENTRA_AUTHS ? source->auth : ENTRA_AUTO;
+    conf.entra.audience = ENTRA_STORAGE;
+    conf.entra.http = http;
+    return conf;
 }
 
 static int source_fill(struct blob_source *source, const struct pen_conf *conf, struct pen_error *err)

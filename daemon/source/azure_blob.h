@@ -104,7 +104,8 @@ TAILQ_HEAD(place_queue, place);
 
 struct blob_source {
     /* options */
-    char *container, *sas_file, *key_file, *tenant, *client, *secret_file, *authority, *scope, *since, *proxy, *ca_file;
+    char *container, *sas_file, *key_file, *since, *proxy, *ca_file;
+    struct entra_conf entra;
     int auth;
     struct pen_list prefix;
     const char **prefixes;           /* the same, sorted */

@@ -143,10 +143,10 @@ static const struct judgement {
     { 0, "AuthenticationFailed", STORAGE_REFUSED, "the service does not take our proof: check key_file, sas_file, or tenant and "
       "client, and that the container's account is the one they are for" },
     { 0, "InvalidAuthenticationInfo", STORAGE_REFUSED, "the service does not take our proof: check key_file or sas_file; for "
-      "auth = entra, check tenant, and scope for this cloud" },
+      "an identity of Entra, check tenant, and cloud or scope" },
     { 0, "AuthorizationPermissionMismatch", STORAGE_REFUSED, "we may not do this here: a SAS needs the rights read and list "
-      "(sp=rl); for auth = entra give the app the role Storage Blob Data Reader on the container (a new assignment takes up "
-      "to 10 minutes)" },
+      "(sp=rl); an identity of Entra needs the role Storage Blob Data Reader on the container (a new assignment takes up to 10 "
+      "minutes)" },
     { 0, "AuthorizationFailure", STORAGE_REFUSED, "the storage account does not let us in from this network, or not with this "
       "proof: look at its Networking page, and at key_file, sas_file or the app's role" },
     { 0, "InsufficientAccountPermissions", STORAGE_REFUSED, "we may not do this here: read and list are needed" },
@@ -784,12 +784,6 @@ int storage_conf_check(const struct storage_conf *conf, struct pen_error *err)
         return conf->key_file != NULL ? 0
                                       : pen_error_set(err, UV_EINVAL, "key_file: auth = key needs it: the file with the account's key");
     case STORAGE_ENTRA:
-        if (conf->entra.tenant == NULL)
-            return pen_error_set(err, UV_EINVAL, "tenant: auth = entra needs it: the Entra tenant's id or a domain of it");
-        if (conf->entra.client == NULL)
-            return pen_error_set(err, UV_EINVAL, "client: auth = entra needs it: the app registration's application (client) id");
-        if (conf->entra.secret_file == NULL)
-            return pen_error_set(err, UV_EINVAL, "secret_file: auth = entra needs it: the file with the app's client secret");
         return entra_conf_check(&conf->entra, err);
     }
     return 0;

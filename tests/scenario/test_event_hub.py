@@ -234,7 +234,8 @@ GUID = '00000000-0000-0000-0000-000000000000'
 
 @pytest.mark.parametrize('keys, sentence', [
     ({'start': 'yesterday'}, 'expected earliest, latest or a time'),
-    ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': GUID}, 'wants tenant, client and secret_file'),
+    ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': GUID}, 'tenant: an app needs a secret_file'),
+    ({'mechanism': 'OAUTHBEARER', 'auth': 'secret', 'tenant': GUID, 'client': GUID}, 'secret_file: auth = secret needs it'),
     ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': 'me', 'secret_file': '/nowhere'}, "the application's id"),
     ({'mechanism': 'OAUTHBEARER', 'tenant': GUID, 'client': GUID, 'secret_file': '/nowhere', 'security': 'plaintext'},
      'would show tokens'),

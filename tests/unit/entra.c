@@ -1,6 +1,7 @@
 /*
  * The promises of daemon/entra.h, against a token endpoint on loopback, with a clock of the test's own: one fetch for all
- * who wait, renewal before the end while the old token serves, our faults told from passing ones, nothing leaked.
+ * who wait, renewal before the end while the old token serves, our faults told from passing ones, nothing leaked. What is sent
+ * for each kind of identity is tests/unit/credential.c's matter.
  */
 #include "daemon/conf.h"
 #include "daemon/entra.h"
@@ -248,7 +249,10 @@ static void test_refusals(void **state)
         { "400", "{\"error_codes\":[700016]}", "check client and tenant" },
         { "400", "{\"error_codes\":[90002]}", "the tenant does not exist" },
         { "400", "{\"error_codes\":[70011]}", "/.default" },
-        { "400", "{\"error_codes\":[500011]}", "check scope" },
+        { "400", "{\"error_codes\":[500011]}", "check cloud and scope" },
+        { "401", "{\"error_codes\":[700027]}", "upload the one in certificate_file" },
+        { "401", "{\"error_codes\":[700024]}", "clock" },
+        { "400", "{\"error_codes\":[700213]}", "subject" },
         { "400", "{\"error_codes\":[12345678]}", "AADSTS12345678, check tenant, client" },
         { "400", "{\"error_codes\":[],\"trace_id\":\"evil\\nline\"}", "status 400, check tenant" },
         { "404", "<html>not found</html>", "status 404" },
@@ -267,15 +271,14 @@ static void test_refusals(void **state)
         ask(&got);
         assert_string_equal(got.token, "");
         assert_true(got.refused);
-        assert_int_equal(got.retry_after_ms, 60000);
+        assert_int_equal(got.retry_after_ms, -1);
         if (!strstr(got.why, rows[i].says))
             fail_msg("row %zu: %s", i, got.why);
         assert_null(strstr(got.why, "SECRETWORD"));
         assert_null(strstr(got.why, "evil"));
-        clock_ms += 59999;
+        clock_ms += 54999;
         ask(&got);
         assert_true(got.refused);
-        assert_int_equal(got.retry_after_ms, 1);
         assert_int_equal(server.request_count, 1);
         clock_ms += 1;
         ask(&got);
@@ -342,6 +345,209 @@ static void test_odd_ages(void **state)
     ask(&got);
     assert_string_equal(got.token, "two");
     until_requests(3);
+    teardown();
+}
+
+/* A refusal is remembered for a minute, but not once there is another secret. Answers are cheap: nobody is asked twice. */
+static void test_a_new_secret_ends_a_refusal(void **state)
+{
+    struct got got = { 0 };
+
+    (void)state;
+    SETUP(NO("401", "{\"error_codes\":[7000222]}"), NO("401", "{\"error_codes\":[7000215]}"), TOKEN("one"));
+    ask(&got);
+    assert_true(got.refused);
+    secret_write("second");
+    ask(&got);                                     /* not within a second of the last: files may change all the time */
+    assert_non_null(strstr(got.why, "7000222"));
+    clock_ms += 1000;
+    ask(&got);
+    assert_non_null(strstr(got.why, "7000215"));
+    clock_ms += 1000;
+    ask(&got);
+    assert_int_equal(server.request_count, 2);
+    secret_write("third");
+    ask(&got);
+    assert_string_equal(got.token, "one");
+    assert_non_null(strstr(server.requests[2].body, "client_secret=third"));
+    teardown();
+}
+
+/* Sinks and sources of one identity ask once for all of them, and each hears of it by itself; another scope is another token. */
+static void test_one_identity_is_one_flight(void **state)
+{
+    struct entra *users[4], *other;
+    struct got got[4] = { 0 }, apart = { 0 };
+    struct entra_conf conf;
+
+    (void)state;
+    SETUP(TOKEN("one"), TOKEN("two"), TOKEN("three"));
+    conf = conf_of();
+    for (int i = 0; i < 4; i++) {
+        conf.http.timeout_ms = 1000 + (uint32_t)i;             /* patience tells nobody apart */
+        assert_int_equal(entra_new(&users[i], http, &loop, &conf, NULL), 0);
+        entra_token(users[i], on_token, &got[i]);
+    }
+    entra_close(users[1]);                                     /* its callback is dropped, and nobody else's */
+    while (got[0].count + got[2].count + got[3].count < 3)
+        uv_run(&loop, UV_RUN_DEFAULT);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(got[i].token, i == 1 ? "" : "one");
+    assert_int_equal(server.request_count, 1);
+    entra_spoiled(users[0], "one");
+    ask(&got[0]);                                              /* the first of all, from setup */
+    assert_string_equal(got[0].token, "two");
+    conf.scope = "https://storage.azure.com/.default";
+    assert_int_equal(entra_new(&other, http, &loop, &conf, NULL), 0);
+    entra_token(other, on_token, &apart);
+    while (apart.count == 0)
+        uv_run(&loop, UV_RUN_DEFAULT);
+    assert_string_equal(apart.token, "three");
+    assert_int_equal(server.request_count, 3);
+    entra_close(users[0]), entra_close(users[2]), entra_close(users[3]), entra_close(other);
+    teardown();
+}
+
+/* ---- The machine's own ----------------------------------------------------------------------------------------- */
+
+/* In place of setup's. */
+static void managed(const char *kind)
+{
+    char url[96];
+    struct entra_conf conf = { .auth = ENTRA_MANAGED, .http = { .proxy = "http://127.0.0.1:1", .timeout_ms = 5000,
+                                                                .connect_timeout_ms = 5000 } };
+
+    entra_close(entra);
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", server.port, strcmp(kind, "imds") == 0 ? "" : "/token");
+    unsetenv("IDENTITY_HEADER");
+    unsetenv("IMDS_ENDPOINT");
+    unsetenv("IDENTITY_ENDPOINT");
+    setenv(strcmp(kind, "imds") == 0 ? "AZURE_POD_IDENTITY_AUTHORITY_HOST" : "IDENTITY_ENDPOINT", url, 1);
+    if (strcmp(kind, "app") == 0)
+        setenv("IDENTITY_HEADER", "h3ader", 1);
+    if (strcmp(kind, "arc") == 0)
+        setenv("IMDS_ENDPOINT", url, 1);
+    assert_int_equal(entra_new(&entra, http, &loop, &conf, NULL), 0);
+    entra_set_clock(entra, test_clock);
+}
+
+/* Numbers are texts; a day's token is renewed at half its life; no proxy is asked, though one is set. */
+static void test_a_machines_token(void **state)
+{
+    struct got got = { 0 };
+
+    (void)state;
+    SETUP(OK("{\"access_token\":\"one\",\"expires_in\":\"86400\",\"expires_on\":\"1\",\"not_before\":\"1\","
+             "\"resource\":\"https://monitor.azure.com\",\"token_type\":\"Bearer\"}"),
+          OK("{\"access_token\":\"two\",\"expires_in\":\"7199\",\"token_type\":\"Bearer\"}"),
+          OK("{\"access_token\":\"three\",\"expires_in\":\"3599\",\"token_type\":\"Bearer\"}"));
+    managed("imds");
+    ask(&got);
+    assert_string_equal(got.token, "one");
+    assert_non_null(strstr(server.requests[0].head, "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource="
+                                                    "https%3A%2F%2Fmonitor.azure.com HTTP/1.1\r\n"));
+    assert_non_null(strstr(server.requests[0].head, "\r\nMetadata: true\r\n"));
+    clock_ms += 43200 * 1000 - 1;
+    ask(&got);
+    assert_int_equal(server.request_count, 1);
+    clock_ms += 1;
+    ask(&got);
+    assert_string_equal(got.token, "one");
+    until_requests(2);
+    ask(&got);
+    assert_string_equal(got.token, "two");
+    clock_ms += 3600 * 1000;                                   /* of two hours less a second, no half */
+    ask(&got);
+    assert_int_equal(server.request_count, 2);
+    teardown();
+}
+
+/* An endpoint that is updated, throttles or stumbles is asked again after 2, 4, 8 … 32 s, or when it says. */
+static void test_a_machines_endpoint_in_trouble(void **state)
+{
+    static const int64_t waits[] = { 2000, 4000, 8000, 16000, 32000, 17000, 32000, 32000 };
+    struct got got = { 0 };
+
+    (void)state;
+    SETUP(NO("410", ""), NO("404", ""), NO("500", "{\"error\":\"unknown\"}"), { NULL, SERVER_RESET }, NO("503", ""),
+          { "HTTP/1.1 429 Busy\r\nRetry-After: 17\r\n\r\n", SERVER_HANG_UP }, OK("{}"), NO("408", ""),
+          OK("{\"access_token\":\"one\",\"expires_in\":\"3599\",\"token_type\":\"Bearer\"}"));
+    managed("imds");
+    for (size_t i = 0; i < sizeof(waits) / sizeof(*waits); i++) {
+        ask(&got);
+        assert_false(got.refused);
+        if (got.retry_after_ms != waits[i])
+            fail_msg("row %zu: %lld ms, %s", i, (long long)got.retry_after_ms, got.why);
+        clock_ms += (uint64_t)waits[i];
+    }
+    ask(&got);
+    assert_string_equal(got.token, "one");
+    teardown();
+}
+
+static void test_a_machine_without_the_identity(void **state)
+{
+    struct got got = { 0 };
+
+    (void)state;
+    SETUP(NO("400", "{\"error\":\"invalid_request\",\"error_description\":\"Identity not found SECRETWORD\"}"),
+          NO("400", "{\"error\":\"invalid_resource\",\"error_description\":\"AADSTS500011\"}"));
+    managed("imds");
+    ask(&got);
+    assert_true(got.refused);
+    assert_non_null(strstr(got.why, "assign one to it"));
+    assert_null(strstr(got.why, "SECRETWORD"));
+    clock_ms += 60000;
+    ask(&got);
+    assert_true(got.refused);
+    assert_non_null(strstr(got.why, "check cloud and scope"));
+    teardown();
+}
+
+/* Its answer names the end, by the wall clock, and no life. */
+static void test_app_service(void **state)
+{
+    static char reply[512];
+    static const struct server_turn turns[] = {
+        { reply, SERVER_HANG_UP },
+        OK("{\"access_token\":\"two\",\"expires_on\":\"1000000\",\"token_type\":\"Bearer\"}"),
+    };
+    struct got got = { 0 };
+
+    (void)state;
+    snprintf(reply, sizeof(reply), "HTTP/1.1 200 OK\r\n\r\n{\"access_token\":\"one\",\"expires_on\":\"%lld\","
+             "\"token_type\":\"Bearer\"}", (long long)time(NULL) + 3000);
+    setup_with(turns, 2);
+    managed("app");
+    ask(&got);
+    assert_string_equal(got.token, "one");
+    assert_non_null(strstr(server.requests[0].head, "GET /token?api-version=2019-08-01&resource=https%3A%2F%2Fmonitor.azure.com "));
+    assert_non_null(strstr(server.requests[0].head, "\r\nX-IDENTITY-HEADER: h3ader\r\n"));
+    assert_in_range(entra_life_ms(entra), 2990 * 1000, 3000 * 1000);
+    entra_spoiled(entra, "one");
+    ask(&got);                                                 /* over for half a century: no token that can be used */
+    assert_string_equal(got.token, "");
+    assert_false(got.refused);
+    teardown();
+}
+
+/* A challenge that leads elsewhere is a refusal, and sends nothing more. */
+static void test_arc_led_astray(void **state)
+{
+    struct got got = { 0 };
+
+    (void)state;
+    SETUP({ "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=/etc/shadow\r\n\r\n", SERVER_HANG_UP },
+          { "HTTP/1.1 401 No\r\n\r\n", SERVER_HANG_UP });
+    managed("arc");
+    for (int i = 0; i < 2; i++) {
+        ask(&got);
+        assert_true(got.refused);
+        assert_non_null(strstr(got.why, "does not name a key in /var/opt/azcmagent/tokens"));
+        assert_int_equal(server.request_count, i + 1);
+        clock_ms += 60000;
+    }
+    assert_null(strstr(server.requests[1].head, "Authorization"));
     teardown();
 }
 
@@ -465,7 +671,10 @@ int main(void)
         cmocka_unit_test(test_passing), cmocka_unit_test(test_odd_ages),
         cmocka_unit_test(test_secret_is_read_for_every_fetch), cmocka_unit_test(test_nobody_answers),
         cmocka_unit_test(test_callbacks_may_do_anything), cmocka_unit_test(test_close_while_fetching),
-        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_settings), cmocka_unit_test(test_a_new_secret_ends_a_refusal),
+        cmocka_unit_test(test_one_identity_is_one_flight), cmocka_unit_test(test_a_machines_token),
+        cmocka_unit_test(test_a_machines_endpoint_in_trouble), cmocka_unit_test(test_a_machine_without_the_identity),
+        cmocka_unit_test(test_app_service), cmocka_unit_test(test_arc_led_astray),
     };
     int failed;
 

@@ -505,7 +505,7 @@ static void test_token_trouble(void **state)
     setup_with("asim", "", wrong, 1, turns, 1);
     post(&next);
     assert_int_equal(next.outcome, PEN_REFUSED);
-    assert_in_range(next.delay_ms, 59000, 60000);
+    assert_int_equal(next.delay_ms, 0);                        /* at our own pace: the token itself is held back */
     assert_non_null(strstr(next.why, "AADSTS7000222"));
     assert_int_equal(api.request_count, 0);
     teardown();

@@ -100,6 +100,9 @@ int pen_conf_fill(const struct pen_conf *conf, const struct pen_option *options,
 }
 
 /* No tokens here: daemon/kafka_login.c needs Entra, and a far end for it (test_event_hub.py). */
+const char *const entra_auth_names[] = { "auto", NULL }, *const entra_cloud_names[] = { "public", NULL },
+           *const entra_signature_names[] = { "PS256", NULL };
+
 int kafka_login_check(const struct kafka_client *client, struct pen_error *err)
 {
     (void)client, (void)err;
