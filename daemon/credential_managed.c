@@ -23,7 +23,7 @@
 
 #define IMDS_HOST  "http://169.254.169.254"
 #define TOKEN_PATH "/metadata/identity/oauth2/token"
-#define ARC_AGENT  "/var/opt/azcmagent/bin/himds"
+#define ARC_AGENT  "/opt/azcmagent/bin/himds"
 #define ARC_URL    "http://localhost:40342" TOKEN_PATH
 #define ARC_KEY_MAX 4096
 

@@ -1,4 +1,4 @@
-"""Entra's token endpoint, client-secret flow, with the errors that a misconfigured daemon meets."""
+"""Entra's token endpoint: client secrets and assertions, with the errors that a misconfigured daemon meets."""
 import base64
 import json
 import pathlib
@@ -10,6 +10,9 @@ import uuid
 
 from aiohttp import web
 
+import assertions
+
+ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
 TOKEN_BYTES = 1200                   # real ones are long: about 1,600 characters
 
 
@@ -54,6 +57,7 @@ class Entra:
         self.tokens = {}             # token -> (expires at, audience)
         self.issued = 0
         self.signer = signer
+        self.assertions = None       # assertions.Assertions: the app has a certificate and a federated credential as well
 
     def issue(self, resource):
         self.forget_expired()
@@ -85,8 +89,8 @@ class Entra:
             return 'wrong audience'
         return None
 
-    def answer(self, tenant, authorization, form):
-        """The token response for one request's form; raises TokenError."""
+    def answer(self, tenant, authorization, form, url):
+        """The token response for one request's form, sent to `url`; raises TokenError."""
         if tenant.lower() != self.tenant.lower():
             raise TokenError(400, 'invalid_request', 90002, f"Tenant '{tenant}' not found.")
         grant = form.get('grant_type')
@@ -102,11 +106,13 @@ class Entra:
         if client.lower() != self.client.lower():
             raise TokenError(400, 'unauthorized_client', 700016,
                              f"Application with identifier '{client}' was not found in the directory.")
-        if secret is None:
+        if 'client_assertion' in form and self.assertions is not None:
+            self.check_assertion(client, form, url)
+        elif secret is None:
             raise TokenError(401, 'invalid_client', 7000216,
                              "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' "
                              'grant type.')
-        if secret != self.secret:
+        elif secret != self.secret:
             raise TokenError(401, 'invalid_client', 7000215, 'Invalid client secret provided. Ensure the secret being '
                              f"sent in the request is the client secret value, not the client secret ID, for app '{client}'.")
         scope = form.get('scope')
@@ -124,6 +130,14 @@ class Entra:
         if self.refresh_in is not None:
             answer['refresh_in'] = self.refresh_in
         return answer
+
+    def check_assertion(self, client, form, url):
+        if form.get('client_assertion_type') != ASSERTION_TYPE or 'client_secret' in form:
+            raise TokenError(400, 'invalid_request', 900144, "The request body must contain 'client_assertion_type'.")
+        try:
+            self.assertions.check(form['client_assertion'], client, url)
+        except assertions.Refused as refused:
+            raise TokenError(401, 'invalid_client', refused.code, refused.text) from None
 
 
 def client_of(authorization, form):

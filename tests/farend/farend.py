@@ -9,6 +9,8 @@ is also printed as one line when the ports are open. A second port, plain HTTP o
     POST /down, /up          close and open the HTTPS port   POST /rotate    a new secret, written to the secret file
     POST /revoke             forget all tokens               POST /token {"token_seconds": n, "refresh_in": n}
     POST /certificate        show what server.pem holds now, to new connections
+    POST /assertion          {"certify": true, "write": false} register a new certificate; else claims of the federated token
+    POST /managed            {"up": false, "assigned": [...], "system": false, "realm": "..."}: managed.Managed by name
 
 README.md beside this file tells what is known of the real ones and what is guessed.
 """
@@ -25,9 +27,11 @@ import sys
 
 from aiohttp import web
 
+import assertions
 import entra
 import faults
 import ingestion
+import managed
 import store
 import streams
 import tls
@@ -84,6 +88,10 @@ class FarEnd:
         self.ingestion = ingestion.Ingestion(options.dcr, streams.read_streams(options.streams), self.entra, self.store,
                                              self.faults, options.check)
         self.port = Port(self.app(), options.port, tls.server_context(self.folder))
+        if options.assertions:
+            self.entra.assertions = assertions.Assertions(self.folder)
+        self.managed = managed.Managed(self.folder, self.entra, self.store, self.faults)
+        self.managed_port = Port(self.managed.app(), 0, None)
         self.control = web.AppRunner(self.control_app(), access_log=None)
         self.write_secret()
 
@@ -97,7 +105,7 @@ class FarEnd:
     def control_app(self):
         app = web.Application()
         app.router.add_get('/state', self.on_state)
-        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token', 'certificate'):
+        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token', 'certificate', 'assertion', 'managed'):
             app.router.add_post('/' + name, self.on_control)
         return app
 
@@ -106,6 +114,7 @@ class FarEnd:
 
     async def start(self):
         await self.port.up()
+        await self.managed_port.up()
         await self.control.setup()
         control = web.TCPSite(self.control, '127.0.0.1', 0)
         await control.start()
@@ -115,6 +124,7 @@ class FarEnd:
             'ca_file': str(self.folder / 'ca.pem'), 'secret_file': str(self.folder / 'secret'),
             'database': str(self.folder / 'accepted.db'), 'tenant': self.entra.tenant, 'client': self.entra.client,
             'dcr': next(iter(self.ingestion.dcrs)), 'scope': self.entra.resource + '/.default', 'pid': os.getpid(),
+            'managed': f'http://127.0.0.1:{self.managed_port.number}', 'managed_header': self.managed.header,
         }
         write_whole(self.folder / 'address.json', json.dumps(address), 0o644)
         print(json.dumps(address), flush=True)
@@ -148,7 +158,8 @@ class FarEnd:
             early = await self.ingestion.misbehave(request, fault)
             if early is not None:
                 return early
-        answer = self.entra.answer(request.match_info['tenant'], request.headers.get('Authorization'), form)
+        answer = self.entra.answer(request.match_info['tenant'], request.headers.get('Authorization'), form,
+                                   f'https://{request.host}{request.path}')
         if fault is not None and fault.do == 'lose-answer':
             faults.drop(request)
         return web.json_response(answer, headers={'Cache-Control': 'no-store, no-cache'})
@@ -196,11 +207,31 @@ class FarEnd:
             self.entra.tokens.clear()
         elif word == 'certificate':
             tls.load(self.port.context, self.folder)
+        elif word == 'assertion':
+            self.obey_assertion(**given)
+        elif word == 'managed':
+            await self.obey_managed(**given)
         elif word == 'token':
             for name, value in given.items():
                 if name not in ('token_seconds', 'refresh_in'):
                     raise ValueError(f'no such setting: {name}')
                 setattr(self.entra, name, value)
+
+    def obey_assertion(self, certify=False, write=True, **claims):
+        if certify:
+            self.entra.assertions.certify(write)
+        elif claims:
+            self.entra.assertions.mount_token(**claims)
+        elif write:
+            self.entra.assertions.write_certificate()
+
+    async def obey_managed(self, up=None, **given):
+        if up is not None:
+            await (self.managed_port.up() if up else self.managed_port.down())
+        for name, value in given.items():
+            if name not in ('assigned', 'system', 'realm'):
+                raise ValueError(f'no such setting: {name}')
+            setattr(self.managed, name, value)
 
 
 def change(settings, given):
@@ -240,6 +271,7 @@ def parse_options(words):
     parser.add_argument('--secret', default='a~secret.of+the/test=&%', help='needs URL encoding, as real ones may')
     parser.add_argument('--audience', default='https://monitor.azure.com')
     parser.add_argument('--sign', action='store_true', help='tokens that others can verify, by jwks.json in the folder')
+    parser.add_argument('--assertions', action='store_true', help='the app has a certificate and a federated credential, too')
     parser.add_argument('--seed', type=int, default=1, help='for faults with a chance')
     parser.add_argument('--watch-stdin', action='store_true', help='end when standard input ends')
     options = parser.parse_args(words)
@@ -258,6 +290,7 @@ async def serve(options):
     await far_end.start()
     await end.wait()
     await far_end.port.down()
+    await far_end.managed_port.down()
     far_end.store.db.close()
 
 

@@ -107,6 +107,14 @@ class FarEnd:
     def token(self, **given):
         return self.control('token', given)
 
+    def assertion(self, **given):
+        """certify=True: another certificate is the app's from now on. Else claims, or seconds, of a new federated token."""
+        return self.control('assertion', given)
+
+    def managed(self, **given):
+        """The machine's identities: up=False is a port that refuses; assigned, system, realm as farend.py says."""
+        return self.control('managed', given)
+
     def show_certificate(self):
         """New connections see what server.pem holds by now."""
         return self.control('certificate')
