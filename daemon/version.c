@@ -1,8 +1,8 @@
 /*
  * version.c - which Penstock this is; and, for its own manual, every setting it knows.
  *
- * `penstock version --options` writes the rows as the part of conf/penstock.conf.5 between its two marks. A test fails when
- * the page and the rows differ; conf/manual-update puts them in.
+ * `penstock version --options` writes the rows as the part of conf/penstock.conf.5 between its two marks. conf/manual-update puts
+ * them in, and the commands' --help into penstock(1) and the shells' completions; a test fails when they differ.
  */
 #include "daemon/commands.h"
 #include "daemon/option.h"

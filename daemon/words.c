@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
 #define WORDS_MAX 15
 #define FIRST 256                    /* what getopt_long() returns for row 0: above every letter */
@@ -12,10 +13,13 @@ int words_read(int argc, char **argv, const struct word *words, const char *usag
 {
     struct option options[WORDS_MAX + 2] = { { "help", no_argument, NULL, 'h' } };
     char letters[2 * WORDS_MAX + 2] = "h", *letter = letters + 1;
+    char name[32];
     int count, found;
 
     for (count = 0; words[count].name != NULL; count++) {
         assert(count < WORDS_MAX);
+        (void)snprintf(name, sizeof(name), "--%s", words[count].name);
+        assert(strstr(usage, name) != NULL);       /* the manual is made of it */
         options[count + 1] = (struct option){ words[count].name, words[count].value != NULL, NULL, FIRST + count };
         if (words[count].letter == '\0')
             continue;

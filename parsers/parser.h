@@ -196,7 +196,7 @@ PEN_EXPORT bool pen_set_text(struct pen_event *event, enum pen_field field, stru
 PEN_EXPORT bool pen_set_int(struct pen_event *event, enum pen_field field, int64_t value);
 PEN_EXPORT bool pen_set_real(struct pen_event *event, enum pen_field field, double value);
 PEN_EXPORT bool pen_set_bool(struct pen_event *event, enum pen_field field, bool value);
-/* Times are 100 ns ticks since 1970-01-01 UTC. pen_set_time() reads every form of formats.md 0.3. */
+/* Times are 100 ns ticks since 1970-01-01 UTC. pen_set_time() reads every form in which Azure writes a time. */
 PEN_EXPORT bool pen_set_time(struct pen_event *event, enum pen_field field, struct pen_span text);
 PEN_EXPORT bool pen_set_ticks(struct pen_event *event, enum pen_field field, int64_t ticks);
 PEN_EXPORT bool pen_set_ip(struct pen_event *event, enum pen_field field, struct pen_span text);

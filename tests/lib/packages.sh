@@ -6,7 +6,7 @@ packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
     systemd man-db groff strace patch libfaketime util-linux
-    spin)
+    spin zsh fish)
 
 # Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
 command -v npm >/dev/null || packages_tests+=(nodejs npm)
