@@ -54,6 +54,7 @@ static void on_tick(uv_timer_t *timer)
 
     if (hub->state != HUB_RUNNING)
         return;
+    hub_say_unreached(hub);
     hub_renew_when_due(hub);
     if (hub->state != HUB_RUNNING || hub->consumer == NULL)
         return;

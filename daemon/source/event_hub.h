@@ -88,6 +88,11 @@ struct hub {
     struct kafka_login *login;
     rd_kafka_t *consumer;
     uint64_t renew_ms;               /* when it is made anew; 0: it need not be */
+    struct {                         /* no broker has served us yet */
+        uint64_t say_ms;             /* 0: nothing to say */
+        rd_kafka_resp_err_t error;
+        char why[256];
+    } unreached;
     uint64_t log_after_ms, log_held;
     bool trouble, advised;           /* said already; and what to do about it */
     bool heard;                      /* the brokers have served us, once at least */
@@ -136,6 +141,7 @@ void known_note(struct hub *hub, const char *key, uint64_t position);
 
 /* One line until hub_well(), and a second one where what was thought to pass turns out to be ours to mend. */
 void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *why);
+void hub_say_unreached(struct hub *hub);             /* when it is time */
 void hub_well(struct hub *hub);                      /* the brokers have answered */
 int hub_configure(rd_kafka_conf_t *conf, const struct hub *hub, struct pen_error *err);
 int hub_connect(struct hub *hub, struct pen_error *err);

@@ -12,10 +12,12 @@
 #include "daemon/kafka_end.h"
 #include "daemon/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RENEW_MS        30000
+#define UNREACHED_MS    5000
 #define SETTLE_MS       3000         /* for the last commit and for leaving the group */
 /* librdkafka's own queue of fetched messages. A message in it costs 400 bytes more than it counts. */
 #define QUEUED_KBYTES   2048
@@ -33,7 +35,8 @@ static const struct {
     { RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
       "the login is refused: renew the secret's file; the key needs the right to listen" },
     { RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM, "the brokers do not know this `mechanism`" },
-    { RD_KAFKA_RESP_ERR__SSL, "TLS fails: set `ca_file` to the authority that signed the brokers' certificates" },
+    { RD_KAFKA_RESP_ERR__SSL, "TLS fails: set `ca_file` to the authority that signed the brokers' certificates; if it is, they "
+                              "have expired, or this machine's clock is wrong" },
     { RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "no right to read `topic`: grant Listen (Event Hubs) or Read" },
     { RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, "no right to use `group`: grant Read on it" },
     { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "the cluster does not let this user in" },
@@ -67,23 +70,52 @@ static bool is_login(rd_kafka_resp_err_t error)
         error == RD_KAFKA_RESP_ERR__SSL;
 }
 
+static void hub_alarm(struct hub *hub, const char *advice, rd_kafka_resp_err_t error, const char *why)
+{
+    hub->advised = true;
+    log_line(LOG_ERROR, advice, "source", source_name(hub->host), "topic", hub->topic, "group", hub->group, "error",
+             rd_kafka_err2name(error), "why", why, NULL);
+}
+
+/* A broker that is away comes back; but where none was ever there, that is most likely ours to mend. Not at once: whether an
+ * error that tells more comes before or behind is chance. */
+static void hub_note_unreached(struct hub *hub, rd_kafka_resp_err_t error, const char *why)
+{
+    if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+        hub->unreached.error = error;
+        snprintf(hub->unreached.why, sizeof(hub->unreached.why), "%s", why);
+    } else if (!hub->heard && hub->unreached.say_ms == 0) {
+        hub->unreached.say_ms = hub_now_ms(hub) + UNREACHED_MS;
+    }
+}
+
+void hub_say_unreached(struct hub *hub)
+{
+    if (hub->unreached.say_ms == 0 || hub->advised || hub_now_ms(hub) < hub->unreached.say_ms)
+        return;
+    hub_alarm(hub, hub->unreached.error == RD_KAFKA_RESP_ERR__RESOLVE
+              ? "a broker's name has no address: mend `bootstrap`, or this machine's DNS"
+              : "no broker can be reached: mend `bootstrap` (Event Hubs: port 9093), or let us through the firewall",
+              hub->unreached.error, hub->unreached.why);
+}
+
 void hub_trouble(struct hub *hub, rd_kafka_resp_err_t error, const char *why)
 {
     const char *advice = advice_for(hub, error, why);
 
     if (hub->renew_ms == 0 && (is_login(error) || error == RD_KAFKA_RESP_ERR__FATAL))
         hub->renew_ms = hub_now_ms(hub) + RENEW_MS;
+    if (advice == NULL)
+        hub_note_unreached(hub, error, why);
     if (hub->trouble && (advice == NULL || hub->advised))
         return;
     hub->trouble = true;
-    hub->advised = advice != NULL;
     source_trouble(hub->host);
     if (is_login(error) && error != RD_KAFKA_RESP_ERR__SSL && kafka_client_has_tokens(&hub->client))
         advice = "the login is refused: check `tenant`, `client`, `secret_file` and `scope`; the app needs the role Azure "
                  "Event Hubs Data Receiver";
     if (advice != NULL)
-        log_line(LOG_ERROR, advice, "source", source_name(hub->host), "topic", hub->topic, "group", hub->group, "error",
-                 rd_kafka_err2name(error), "why", why, NULL);
+        hub_alarm(hub, advice, error, why);
     else
         log_line(LOG_WARN, "the brokers are busy or away, trying on", "source", source_name(hub->host), "error",
                  rd_kafka_err2name(error), "why", why, NULL);
@@ -95,7 +127,7 @@ void hub_well(struct hub *hub)
         log_line(LOG_NOTE, "the brokers serve us again", "source", source_name(hub->host), NULL);
     hub->trouble = hub->advised = false;
     hub->heard = true;
-    hub->renew_ms = 0;
+    hub->renew_ms = hub->unreached.say_ms = 0;
 }
 
 /* ---- What it tells us ------------------------------------------------------------------------------------------- */

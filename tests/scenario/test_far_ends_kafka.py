@@ -6,18 +6,16 @@ where a human must act, once, and none where it passes.
 """
 import json
 import re
-import socket
-import threading
 
 import pytest
 
 import scenes
-import tls
 from clock import Clock
 from judge import alarms, event_id, judge, warnings
 from kafka import AUTHORIZER, Cluster, Unavailable, missing
 from penstock import total
 from proxy import Proxy
+from stranger import Stranger
 
 pytestmark = pytest.mark.kafka
 
@@ -182,29 +180,6 @@ def test_a_bad_line_to_the_broker_costs_time_only(tmp_path, broker, penstock, re
 
 
 # ---- TLS ---------------------------------------------------------------------------------------------------------
-
-class Stranger:
-    """Someone on a port of its own with a certificate of the broker's authority, valid when `shift` says."""
-
-    def __init__(self, broker, folder, shift):
-        tls.make_server(broker.folder, variables=Clock(folder, shift).variables)
-        self.context = tls.server_context(broker.folder)
-        self.listener = socket.create_server(('127.0.0.1', 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                line, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                with self.context.wrap_socket(line, server_side=True) as inner:
-                    inner.recv(1)
-            except OSError:
-                line.close()
-
 
 @pytest.mark.parametrize('shift, says', [('-30d', 'expired'), ('+30d', 'not yet valid')])
 def test_a_broker_whose_certificate_is_out_of_its_time_gets_nothing(sasl_scene, broker, tmp_path, shift, says):
