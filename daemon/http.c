@@ -305,6 +305,8 @@ static CURLcode http_request_method(CURL *easy, const struct http_ask *ask)
         return curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
     if (strcmp(ask->method, "HEAD") == 0)
         return curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    if (strcmp(ask->method, "DELETE") == 0)
+        return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POST, 1L);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)ask->body.size);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_POSTFIELDS, ask->body.data ? ask->body.data : "");

@@ -30,7 +30,7 @@ struct http_conf {                   /* texts are borrowed for the request's lif
 enum http_flags { HTTP_PLAIN_OK = 1 };
 
 struct http_ask {
-    const char *method;              /* "GET", "HEAD", "POST" */
+    const char *method;              /* "GET", "HEAD", "DELETE" (these without a body), "POST" */
     const char *url;
     const char *const *headers;      /* "Name: value", NULL-ended; copied */
     struct pen_span body;            /* borrowed until the callback */

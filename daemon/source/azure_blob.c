@@ -26,6 +26,9 @@
  * hour's end + `watch` and the sweep before. It is called a straggler and read from its start, since its position is
  * forgotten: what had been read of it comes a second time, with the same event ids. It is forgotten again after a sweep.
  *
+ * With a queue (azure_notice.c), what is written is heard of by its messages, and places are walked every `rescan` only, but for
+ * those with append blobs, of which no notices come. All that is said above holds with it as without.
+ *
  * What lies in no place (other layouts, single files) is found by sweeps alone, which then come as often as they can: every
  * `poll`, or ten times as long as one takes. What was not modified since the last sweep began is done with; while a sweep is
  * under way, so is what lies before the name it has reached (saved, so that a restart need not read it again) and was not
@@ -75,14 +78,18 @@ static const struct pen_option blob_options[] = {
     { "sas_file", PEN_SECRET_FILE, ROW(sas_file), .help = "auth = sas: file with the SAS; it must allow read and list." },
     { "key_file", PEN_SECRET_FILE, ROW(key_file), .help = "auth = key: file with one of the account's keys." },
     ENTRA_ROWS(struct blob_source, entra),
+    { "queue", PEN_URL, ROW(queue),
+      .help = "A storage queue, https://ACCOUNT.queue.core.windows.net/QUEUE, to which Event Grid sends what is written." },
+    { "queue_sas_file", PEN_SECRET_FILE, ROW(queue_sas_file),
+      .help = "auth = sas: file with the queue's SAS; it must allow to process. Without the row: sas_file." },
     { "prefix", PEN_LIST, ROW(prefix), .help = "Beginnings of the names to read; without it the whole container." },
     { "since", PEN_TEXT, ROW(since),
       .help = "Where the very first start begins: a date (2026-11-22), a time (2026-11-22T18:00Z) or now; without it, at the "
               "oldest." },
     { "poll", PEN_MS, ROW(poll_ms), .fallback = "60s", .min = 10, .max = 86400000,
-      .help = "How often hours that may still grow are listed." },
+      .help = "How often hours that may still grow are listed; with queue, how often that is asked." },
     { "rescan", PEN_MS, ROW(rescan_ms), .fallback = "15m", .min = 10, .max = 86400000,
-      .help = "How often the folders are looked through for new resources." },
+      .help = "How often the folders are looked through for new resources; with queue, the hours too." },
     { "watch", PEN_MS, ROW(watch_ms), .fallback = "2h", .min = 1000, .max = 604800000,
       .help = "How long after its end, and after its last change, an hour may still grow." },
     { "relist", PEN_MS, ROW(relist_ms), .fallback = "1d", .min = 0, .max = 2592000000,
@@ -273,6 +280,7 @@ static void on_turn(uv_timer_t *timer)
     if (!source_may_fetch(source))
         return;
     find_turn(source);
+    notices_turn(source->notices);
     while (source->busy < source->parallel && source_may_fetch(source) && (blob = TAILQ_FIRST(&source->ready)) != NULL &&
            (blob->stream != NULL || source->stream_count < STREAMS_MAX)) {
         TAILQ_REMOVE(&source->ready, blob, turn);
@@ -344,6 +352,17 @@ static struct storage_conf source_conf(const struct blob_source *source)
     return conf;
 }
 
+/* The queue's: entered by the same proof. */
+static struct storage_conf source_queue_conf(const struct blob_source *source)
+{
+    struct storage_conf conf = source_conf(source);
+
+    conf.container = source->queue;
+    conf.queue = true;
+    conf.sas_file = source->queue_sas_file != NULL ? source->queue_sas_file : conf.sas_file;
+    return conf;
+}
+
 static int source_fill(struct blob_source *source, const struct pen_conf *conf, struct pen_error *err)
 {
     struct storage_conf storage_conf;
@@ -356,7 +375,12 @@ static int source_fill(struct blob_source *source, const struct pen_conf *conf, 
     if (r < 0)
         return r;
     storage_conf = source_conf(source);
-    return storage_conf_check(&storage_conf, err);
+    r = storage_conf_check(&storage_conf, err);
+    if (r == 0 && source->queue != NULL) {
+        storage_conf = source_queue_conf(source);
+        r = storage_conf_check(&storage_conf, err);
+    }
+    return r;
 }
 
 static int blob_source_prove(const struct pen_conf *conf, struct pen_error *err)
@@ -380,6 +404,7 @@ static void blob_source_close(void *self)
     if (source == NULL)
         return;
     book_close(source);
+    notices_close(source->notices);
     storage_close(source->storage);
     free(source->container_id);
     free(source->prefixes);
@@ -427,6 +452,12 @@ static int blob_source_open(void **self, struct source_host *host, const struct 
     r = storage_new(&source->storage, source_http(host), source_loop(host), &storage_conf, err);
     if (r < 0)
         goto fail;
+    if (source->queue != NULL) {
+        storage_conf = source_queue_conf(source);
+        r = notices_new(&source->notices, source, &storage_conf, err);
+        if (r < 0)
+            goto fail;
+    }
     *self = source;
     return 0;
 fail:
@@ -514,6 +545,7 @@ static void blob_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     uv_timer_stop(&source->turn);
     uv_close((uv_handle_t *)&source->tick, on_timer_closed);
     source->busy++;                                /* none of those below is the last */
+    notices_stop(source->notices);
     find_stop(source);
     LIST_FOREACH(place, &source->places, entry)
         place_halt(place);
@@ -534,6 +566,8 @@ static size_t blob_source_numbers(void *self, struct source_number numbers[SOURC
     numbers[count++] = (struct source_number){ "places", SOURCE_LEVEL, source->place_count, "Prefixes with hours." };
     numbers[count++] = (struct source_number){ "blobs", SOURCE_LEVEL, source->blob_count, "Blobs that are remembered." };
     numbers[count++] = (struct source_number){ "waiting", SOURCE_LEVEL, source->ready_count, "Blobs in turn to be read." };
+    numbers[count++] = (struct source_number){ "notices", SOURCE_COUNT, notices_count(source->notices),
+                                               "Messages of the queue that were dealt with." };
     numbers[count++] = (struct source_number){ "hours_missing", SOURCE_COUNT, source->hours_missing,
                                                "Hours over without a blob, though nearly all of the day before had one." };
     return count;

@@ -8,6 +8,7 @@
 #define DAEMON_SOURCE_AZURE_BLOB_H
 
 #include "daemon/source.h"
+#include "daemon/source/azure_notice.h"
 #include "daemon/source/azure_storage.h"
 #include "daemon/source/azure_walk.h"
 #include "daemon/unpack.h"
@@ -95,6 +96,7 @@ struct place {
     enum { PLACE_RESTING, PLACE_DUE, PLACE_WALKING } state;
     bool whole;                      /* this walk sees every hour from next on */
     bool dirty;                      /* something was settled: look whether hours can be let go */
+    bool appends;                    /* append blobs were met: of what is appended to them no notice comes */
     LIST_HEAD(, blob) blobs;
     struct walk walk;
 };
@@ -106,6 +108,7 @@ struct blob_source {
     /* options */
     char *container, *sas_file, *key_file, *since, *proxy, *ca_file;
     struct entra_conf entra;
+    char *queue, *queue_sas_file;
     int auth;
     struct pen_list prefix;
     const char **prefixes;           /* the same, sorted */
@@ -115,6 +118,7 @@ struct blob_source {
 
     struct source_host *host;
     struct storage *storage;
+    struct notices *notices;         /* NULL without a queue */
     char *container_id;              /* of this container, in keys and rows */
     bool closing;
     void (*stopped)(void *arg);
@@ -179,6 +183,10 @@ void find_start(struct blob_source *source);
 void find_turn(struct blob_source *source);
 void find_tick(struct blob_source *source);
 void find_stop(struct blob_source *source);
+/* Of a blob that somebody else has named. hint: as it is now; false where it is at work, and has changed meanwhile. */
+bool find_wants(const struct blob_source *source, const char *name);
+bool find_hint(struct blob_source *source, const struct storage_blob *entry);
+void find_hurry(struct blob_source *source);         /* no place rests for longer than a poll */
 
 /* ---- azure_reader.c: one blob at work ---- */
 

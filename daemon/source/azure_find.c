@@ -126,6 +126,7 @@ static void source_listed(struct blob_source *source, const struct storage_blob 
     }
     if (hour != HOURS_NONE) {
         place = place_meet(source, entry->name, place_size);
+        place->appends |= entry->kind == STORAGE_APPEND;
         if (sweep && hour >= place->next)
             return;                  /* its own walk sees to it */
     }
@@ -149,6 +150,21 @@ static void source_listed(struct blob_source *source, const struct storage_blob 
         source_archived(source, entry->name);
     else
         blob_found(place, entry, hour, sweep);
+}
+
+bool find_wants(const struct blob_source *source, const char *name)
+{
+    return *name != '\0' && source_wants(source, name) && name_is_usable(name);
+}
+
+bool find_hint(struct blob_source *source, const struct storage_blob *entry)
+{
+    const struct blob *blob = blob_find(source, entry->name);
+
+    if (blob != NULL && (blob->anew || (blob->state != BLOB_IDLE && strcmp(blob->want->etag, entry->etag) != 0)))
+        return false;
+    source_listed(source, entry, false);
+    return true;
 }
 
 /* ---- Letting go ------------------------------------------------------------------------------------------------ */
@@ -303,12 +319,20 @@ static void place_walked(struct place *place)
     place_advance(place);
 }
 
+/* What is written into it comes as a notice; and listings are for what does not. */
+static bool place_is_told(const struct place *place)
+{
+    return notices_come(place->source->notices) && !place->appends;
+}
+
 static uint64_t place_interval_ms(const struct place *place)
 {
     const struct blob_source *source = place->source;
     int64_t silent_ms = (storage_now(source->storage) - place->newest) * 1000 / SILENCE_PARTS;
     uint64_t most = source->rescan_ms > source->poll_ms ? source->rescan_ms : source->poll_ms;
 
+    if (place_is_told(place))
+        return most;
     if (silent_ms < (int64_t)source->poll_ms)
         return source->poll_ms;
     return (uint64_t)silent_ms < most ? (uint64_t)silent_ms : most;
@@ -627,7 +651,7 @@ static void place_fall_due(struct place *place)
     struct blob_source *source = place->source;
 
     place->state = PLACE_DUE;
-    place->whole = place->walks % WHOLE_EVERY == 0 || hours_at(storage_now(source->storage)) - place->next >= DIRECT_MAX;
+    place->whole = place->walks % WHOLE_EVERY == 0 || place_is_told(place) || hours_at(storage_now(source->storage)) - place->next >= DIRECT_MAX;
     TAILQ_INSERT_TAIL(place->whole ? &source->due_whole : &source->due, place, turn);
 }
 
@@ -648,6 +672,16 @@ void find_tick(struct blob_source *source)
         if (place->state == PLACE_RESTING && now_ms >= place->due_ms)
             place_fall_due(place);
     }
+}
+
+void find_hurry(struct blob_source *source)
+{
+    uint64_t soon_ms = source_now_ms(source->host) + source->poll_ms;
+    struct place *place;
+
+    LIST_FOREACH(place, &source->places, entry)
+        if (place->due_ms > soon_ms)
+            place->due_ms = soon_ms;
 }
 
 void find_start(struct blob_source *source)

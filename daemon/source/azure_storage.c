@@ -29,7 +29,7 @@
 #define KEY_MAX 256                  /* bytes of a key; they are 64 */
 #define SKEW_MAX_S 900               /* what the service puts up with */
 
-enum request_kind { REQUEST_LIST, REQUEST_GET, REQUEST_HEAD };
+enum request_kind { REQUEST_LIST, REQUEST_GET, REQUEST_HEAD, REQUEST_RECEIVE, REQUEST_DELETE };
 enum request_state { REQUEST_WAITING, REQUEST_SENT, REQUEST_FAILED };
 
 struct storage_request {
@@ -41,7 +41,11 @@ struct storage_request {
     struct http_request *http;       /* SENT */
     char *token;
     char *failed;                    /* FAILED: why */
-    char *name, *prefix, *marker;
+    char *name, *prefix, *marker;    /* name: of a blob, or of a message */
+    char *receipt;
+    unsigned hidden_s;
+    message_told told;
+    struct messages *messages;
     struct storage_list list;
     struct storage_get get;
     char if_match[STORAGE_ETAG_MAX + 4];
@@ -187,15 +191,41 @@ static const struct judgement {
     { 429, NULL, STORAGE_BUSY, "the account's limit of requests is reached" },
 };
 
-enum storage_verdict storage_judge(int status, const char *code, const char **sentence)
-{
-    for (size_t i = 0; i < sizeof judgements / sizeof *judgements; i++) {
-        const struct judgement *row = &judgements[i];
+/* What of it means something else of a queue. */
+static const struct judgement queue_judgements[] = {
+    { 0, "AuthorizationPermissionMismatch", STORAGE_REFUSED, "we may not do this here: a SAS needs the right process (sp=p); an "
+      "identity of Entra needs the role Storage Queue Data Message Processor on the queue (a new assignment takes up to 10 "
+      "minutes)" },
+    { 0, "InsufficientAccountPermissions", STORAGE_REFUSED, "we may not do this here: the right to process messages is needed" },
+    { 0, "AuthorizationServiceMismatch", STORAGE_REFUSED, "the SAS is for another service: it must allow queues (ss=q)" },
+    { 0, "AuthorizationResourceTypeMismatch", STORAGE_REFUSED, "the SAS does not cover messages: it needs srt=o, or must be the queue's "
+      "own" },
+    { 0, "QueueNotFound", STORAGE_REFUSED, "there is no such queue in this account: check queue" },
+    { 0, "ResourceNotFound", STORAGE_REFUSED, "there is no such queue in this account: check queue" },
+    { 0, "MessageNotFound", STORAGE_GONE, "there is no such message any more" },
+    { 0, "PopReceiptMismatch", STORAGE_GONE, "the message is another reader's by now" },
+    { 404, NULL, STORAGE_REFUSED, "there is no such queue in this account: check queue" },
+};
 
-        if (row->code != NULL ? code != NULL && strcmp(code, row->code) == 0 : status == row->status) {
-            *sentence = row->sentence;
-            return row->verdict;
-        }
+static const struct judgement *judgement_find(const struct judgement *rows, size_t count, int status, const char *code)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].code != NULL ? code != NULL && strcmp(code, rows[i].code) == 0 : status == rows[i].status)
+            return &rows[i];
+    return NULL;
+}
+
+enum storage_verdict storage_judge(bool queue, int status, const char *code, const char **sentence)
+{
+    const struct judgement *row = NULL;
+
+    if (queue)
+        row = judgement_find(queue_judgements, sizeof queue_judgements / sizeof *queue_judgements, status, code);
+    if (row == NULL)
+        row = judgement_find(judgements, sizeof judgements / sizeof *judgements, status, code);
+    if (row != NULL) {
+        *sentence = row->sentence;
+        return row->verdict;
     }
     *sentence = status / 100 == 2 ? "taken" : status / 100 == 3 ? "the address redirects: container is not the address of one"
               : status >= 500 ? "the service is in trouble" : "the service refuses the request: check container and prefix";
@@ -204,10 +234,10 @@ enum storage_verdict storage_judge(int status, const char *code, const char **se
 
 static const struct judgement failures[] = {
     [HTTP_ANSWERED] = { 0, NULL, STORAGE_BUSY, "an answer that makes no sense" },
-    [HTTP_UNUSABLE] = { 0, NULL, STORAGE_REFUSED, "check container, proxy and ca_file" },
-    [HTTP_UNTRUSTED] = { 0, NULL, STORAGE_REFUSED, "the service's certificate is not trusted: check container, ca_file, and who "
+    [HTTP_UNUSABLE] = { 0, NULL, STORAGE_REFUSED, "check the address, proxy and ca_file" },
+    [HTTP_UNTRUSTED] = { 0, NULL, STORAGE_REFUSED, "the service's certificate is not trusted: check the address, ca_file, and who "
                          "is in between" },
-    [HTTP_UNREACHED] = { 0, NULL, STORAGE_BUSY, "the service cannot be reached: check container's host name, the network, proxy" },
+    [HTTP_UNREACHED] = { 0, NULL, STORAGE_BUSY, "the service cannot be reached: check the address, the network, proxy" },
     [HTTP_SLOW] = { 0, NULL, STORAGE_BUSY, "the service did not answer in time" },
     [HTTP_BROKEN] = { 0, NULL, STORAGE_BUSY, "the connection was lost" },
 };
@@ -262,6 +292,9 @@ static const char *storage_hint(const struct storage *storage)
         return "the SAS has expired: make a new one and put it into sas_file";
     if (from > now)
         return "the SAS is not valid yet (st): wait, or make a new one";
+    if (storage->conf.queue)
+        return sas_value(sas, "sp", value) == NULL || strchr(value, 'p') != NULL
+                   ? NULL : "the SAS does not allow to process messages (sp): make a new one with p";
     if (sas_value(sas, "sp", value) != NULL && (strchr(value, 'r') == NULL || strchr(value, 'l') == NULL))
         return "the SAS does not allow both read and list (sp): make a new one with both";
     if (sas_value(sas, "srt", value) != NULL && (strchr(value, 'c') == NULL || strchr(value, 'o') == NULL))
@@ -317,6 +350,8 @@ static void request_free(struct storage_request *request)
 {
     LIST_REMOVE(request, entry);
     listing_free(request->listing);
+    messages_free(request->messages);
+    free(request->receipt);
     if (request->token != NULL)
         explicit_bzero(request->token, strlen(request->token));
     free(request->token);
@@ -445,6 +480,10 @@ static bool on_data(void *arg, int status, const char *data, size_t size)
     case REQUEST_GET:
         request->storage->counts.fetched += size;
         return on_range(request, status, data, size);
+    case REQUEST_RECEIVE:
+        return messages_feed(request->messages, data, size);
+    case REQUEST_DELETE:
+        return true;
     case REQUEST_HEAD:
         break;
     }
@@ -454,7 +493,9 @@ static bool on_data(void *arg, int status, const char *data, size_t size)
 static void request_explain(const struct storage_request *request, const struct http_answer *answer, const char *sentence,
                             char why[static 512])
 {
-    const char *doing = request->kind == REQUEST_LIST ? "listing" : "reading";
+    static const char *const kinds[] = { [REQUEST_LIST] = "listing", [REQUEST_GET] = "reading", [REQUEST_HEAD] = "reading",
+                                         [REQUEST_RECEIVE] = "receiving", [REQUEST_DELETE] = "deleting a message" };
+    const char *doing = kinds[request->kind];
 
     if (answer->status == 0)
         snprintf(why, 512, "%s: %.*s: %.*s", doing, 180, answer->trouble, 250, sentence);
@@ -469,6 +510,8 @@ static enum storage_verdict request_check(struct storage_request *request, const
 {
     if (request->kind == REQUEST_LIST && !listing_end(request->listing))
         *sentence = listing_trouble(request->listing);
+    else if (request->kind == REQUEST_RECEIVE && !messages_end(request->messages))
+        *sentence = messages_trouble(request->messages);
     else if (request->trouble != NULL)
         *sentence = request->trouble;
     else
@@ -493,13 +536,14 @@ static void on_answer(void *arg, const struct http_answer *answer)
     if (answer->status == 0) {
         told.verdict = failures[answer->failure].verdict;
         sentence = failures[answer->failure].sentence;
-        if (request->trouble != NULL || (request->listing != NULL && listing_trouble(request->listing) != NULL))
+        if (request->trouble != NULL || (request->listing != NULL && listing_trouble(request->listing) != NULL) ||
+            (request->messages != NULL && messages_trouble(request->messages) != NULL))
             told.verdict = request_check(request, &sentence);        /* it was we who hung up */
     } else {
-        told.verdict = storage_judge(answer->status, answer->error_code, &sentence);
+        told.verdict = storage_judge(storage->conf.queue, answer->status, answer->error_code, &sentence);
         /* A container has no blob of its name: what is gone there is the container. */
         if (told.verdict == STORAGE_GONE && request->kind == REQUEST_LIST)
-            told.verdict = storage_judge(404, "ContainerNotFound", &sentence);
+            told.verdict = storage_judge(false, 404, "ContainerNotFound", &sentence);
         if (told.verdict == STORAGE_OK)
             told.verdict = request_check(request, &sentence);
     }
@@ -560,7 +604,7 @@ static void request_send(struct storage_request *request)
     struct storage *storage = request->storage;
     const char *headers[6] = { "x-ms-version: " STORAGE_VERSION };
     struct buf path = { 0 }, url = { 0 }, proof = { 0 };
-    char date[64], range[64], max[16], lines[3][128];
+    char date[64], range[64], max[16], hidden[16], lines[3][128];
     struct storage_call call = { .account = storage->account, .date = date };
     struct http_ask ask = { .headers = headers, .conf = storage->conf.http, .on_header = on_header, .on_data = on_data };
     struct pen_error err = { 0 };
@@ -572,7 +616,7 @@ static void request_send(struct storage_request *request)
         uv_timer_start(&storage->later, on_later, 0, 0);
         return;
     }
-    call.method = ask.method = request->kind == REQUEST_HEAD ? "HEAD" : "GET";
+    call.method = ask.method = request->kind == REQUEST_HEAD ? "HEAD" : request->kind == REQUEST_DELETE ? "DELETE" : "GET";
     buf_text(&path, "%s", storage->path);
     if (request->kind == REQUEST_LIST) {
         snprintf(max, sizeof max, "%u", request->list.max);
@@ -582,6 +626,16 @@ static void request_send(struct storage_request *request)
         call_put(&call, "maxresults", max);
         call_put(&call, "prefix", request->prefix);
         call_put(&call, "restype", "container");
+    } else if (request->kind == REQUEST_RECEIVE) {
+        buf_text(&path, "/messages");
+        snprintf(max, sizeof max, "%u", MESSAGES_MAX);
+        snprintf(hidden, sizeof hidden, "%u", request->hidden_s);
+        call_put(&call, "numofmessages", max);
+        call_put(&call, "visibilitytimeout", hidden);
+    } else if (request->kind == REQUEST_DELETE) {
+        buf_text(&path, "/messages/");
+        storage_encode(&path, request->name, "");
+        call_put(&call, "popreceipt", request->receipt);
     } else {
         buf_char(&path, '/');
         storage_encode(&path, request->name, "/=");
@@ -624,6 +678,8 @@ static void request_send(struct storage_request *request)
         buf_char(&proof, '\0');
         headers[count++] = proof.data;
     }
+    if (request->kind == REQUEST_RECEIVE)
+        request->messages = messages_new(request->told, request->arg);
     if (request->kind == REQUEST_LIST)
         request->listing = listing_new(&request->events, request->arg);
     ask.url = url.data;
@@ -720,6 +776,24 @@ struct storage_request *storage_head(struct storage *storage, const char *name, 
     return request_start(request);
 }
 
+struct storage_request *storage_receive(struct storage *storage, unsigned hidden_s, message_told told, storage_done done, void *arg)
+{
+    struct storage_request *request = request_new(storage, REQUEST_RECEIVE, done, arg);
+
+    request->hidden_s = hidden_s;
+    request->told = told;
+    return request_start(request);
+}
+
+struct storage_request *storage_delete(struct storage *storage, const char *id, const char *receipt, storage_done done, void *arg)
+{
+    struct storage_request *request = request_new(storage, REQUEST_DELETE, done, arg);
+
+    request->name = copied(id);
+    request->receipt = copied(receipt);
+    return request_start(request);
+}
+
 void storage_cancel(struct storage_request *request)
 {
     if (request->state == REQUEST_WAITING) {
@@ -776,7 +850,7 @@ int storage_conf_check(const struct storage_conf *conf, struct pen_error *err)
     free(path);
     free(account);
     if (r < 0)
-        return r;
+        return conf->queue ? pen_error_set(err, UV_EINVAL, "queue: expected https://ACCOUNT.queue.core.windows.net/QUEUE") : r;
     switch (conf->auth) {
     case STORAGE_SAS:
         return conf->sas_file != NULL ? 0 : pen_error_set(err, UV_EINVAL, "sas_file: auth = sas needs it: the file with the SAS");

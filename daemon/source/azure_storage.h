@@ -1,5 +1,6 @@
 /*
- * azure_storage.h - one container of Azure Blob Storage, read-only: list, ask, get a range. Nothing else is ever sent.
+ * azure_storage.h - one container of Azure Blob Storage, read-only: list, ask, get a range. Nothing else is ever sent to it.
+ * Or one queue: receive messages, delete them.
  *
  * Knows how to enter (account key, SAS, Entra token), how to sign, and what the service means by its answers: a verdict
  * the caller acts by, and one sentence for people. It has no patience of its own: waiting and trying again are the
@@ -10,6 +11,7 @@
 
 #include "daemon/buf.h"
 #include "daemon/entra.h"
+#include "daemon/source/azure_messages.h"
 
 #define STORAGE_VERSION "2021-12-02" /* of the REST API */
 #define STORAGE_NAME_MAX 4096        /* bytes of a name; the service allows 1024 characters */
@@ -22,6 +24,7 @@ enum storage_auth { STORAGE_ENTRA, STORAGE_KEY, STORAGE_SAS };
 
 struct storage_conf {                /* texts are borrowed for the object's life */
     const char *container;           /* https://ACCOUNT.blob.core.windows.net/CONTAINER */
+    bool queue;                      /* it is https://ACCOUNT.queue.core.windows.net/QUEUE */
     enum storage_auth auth;
     const char *sas_file, *key_file;
     struct entra_conf entra;
@@ -97,6 +100,10 @@ struct storage_get {
 struct storage_request *storage_list(struct storage *storage, const struct storage_list *list, storage_done done, void *arg);
 struct storage_request *storage_get(struct storage *storage, const struct storage_get *get, storage_done done, void *arg);
 struct storage_request *storage_head(struct storage *storage, const char *name, storage_done done, void *arg);
+/* Up to MESSAGES_MAX messages, which the queue then hides for so long; they come before done(). And to delete one of them:
+ * GONE where the receipt is too old. */
+struct storage_request *storage_receive(struct storage *storage, unsigned hidden_s, message_told told, storage_done done, void *arg);
+struct storage_request *storage_delete(struct storage *storage, const char *id, const char *receipt, storage_done done, void *arg);
 void storage_cancel(struct storage_request *request);
 
 /* ---- For tests ---- */
@@ -113,6 +120,6 @@ void storage_string_to_sign(struct buf *out, const struct storage_call *call);
 int storage_sign(struct buf *out, const struct storage_call *call, const char *key);
 void storage_encode(struct buf *out, const char *text, const char *keep);   /* percent-encoded but for `keep` */
 /* The verdict, and its sentence: code is x-ms-error-code or NULL, hint may be "". */
-enum storage_verdict storage_judge(int status, const char *code, const char **sentence);
+enum storage_verdict storage_judge(bool queue, int status, const char *code, const char **sentence);
 
 #endif

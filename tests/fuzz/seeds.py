@@ -3,6 +3,7 @@
 
     seeds.py TARGET FOLDER
 """
+import base64
 import gzip
 import hashlib
 import pathlib
@@ -86,6 +87,10 @@ LISTING = b'''<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceE
 <BlobType>AppendBlob</BlobType><AccessTier>Archive</AccessTier></Properties><Metadata><Name>no</Name></Metadata></Blob>\
 <Blob><Name>PT1H.json</Name><Deleted>true</Deleted><Snapshot>2026</Snapshot><Properties><Content-Length>9223372036854775807\
 </Content-Length><BlobType>BlockBlob</BlobType><ResourceType>directory</ResourceType></Properties></Blob></Blobs><NextMarker>2!8!x</NextMarker></EnumerationResults>'''
+EVENTS = [b'{"type":"Microsoft.Storage.BlobCreated","subject":"/blobServices/default/containers/logs/blobs/a/y=2026/PT1H.json"}',
+    b'[{"eventType":"Microsoft.Storage.BlobCreated","subject":"/blobServices/default/containers/logs/blobs/a"},{}]', b'{"type":7}', b'']
+QUEUE = (b'<?xml version="1.0"?><QueueMessagesList><QueueMessage><MessageId>1</MessageId><PopReceipt>AAA=</PopReceipt><DequeueCount>1'
+    b'</DequeueCount><MessageText>TEXT</MessageText></QueueMessage></QueueMessagesList>')
 LISTINGS = [LISTING, LISTING[:300], LISTING.replace(b'%0A', b'%'), LISTING.replace(b'12', b'-1'), LISTING.replace(b'Blobs>', b'Blubs>'),
     b'<!DOCTYPE a [<!ENTITY b "c">]><EnumerationResults><NextMarker>&b;</NextMarker></EnumerationResults>', b'<a>' * 20, b'', b'<html></html>',
     b'<EnumerationResults><Blobs><Blob><Name>' + b'n' * 5000 + b'</Name></Blob></Blobs></EnumerationResults>',
@@ -173,6 +178,12 @@ def seeds(target):
         case 'listing':
             for data in LISTINGS:
                 yield from (b'\0' + data, b'\7' + data, b'\xff' + data)
+        case 'messages':
+            for text in EVENTS:
+                for body in (text, base64.b64encode(text)):
+                    yield b'\7' + body
+                    yield b'\0' + QUEUE.replace(b'TEXT', body.replace(b'"', b'&quot;'))
+            yield b'\0' + b'<QueueMessagesList>' + b'<QueueMessage/>' * 40
         case 'dead':
             for data in LETTERS:
                 yield from (b'\0' + data, b'\x55' + data + data)

@@ -29,7 +29,7 @@ from kafka import Unavailable
 
 HERE = pathlib.Path(__file__).resolve().parent
 AZURITE = 'azurite@3.35.0'           # runs on the Node of Debian 12
-CLIENT = 'azure-storage-blob==12.24.1'
+CLIENTS = 'azure-storage-blob==12.24.1', 'azure-storage-queue==12.12.0'
 ACCOUNT = 'devstoreaccount1'         # Azurite's own, with its published key
 KEY = 'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
 START_S = 60
@@ -60,21 +60,21 @@ def run(*words, **more):
         raise Unavailable(f'{words[0]}: {(done.stderr or done.stdout).strip()[-300:]}')
 
 
-def azurite_script():
+def azurite_script(service):
     for tool in ('node', 'npm'):
         if not shutil.which(tool):
             raise Unavailable(f'{tool} is not installed')
     folder = cache(AZURITE.replace('@', '-'), lambda folder: run(
         'npm', 'install', '--no-audit', '--no-fund', '--ignore-scripts', '--omit=dev', '--prefix', folder, AZURITE))
-    return folder / 'node_modules' / 'azurite' / 'dist' / 'src' / 'blob' / 'main.js'
+    return folder / 'node_modules' / 'azurite' / 'dist' / 'src' / service / 'main.js'
 
 
 def client_packages():
-    """Microsoft's client, made for Debian's interpreter: its folder joins sys.path."""
+    """Microsoft's clients, made for Debian's interpreter: their folder joins sys.path."""
     def fill(folder):
         run('/usr/bin/python3', '-m', 'venv', folder / 'venv')
-        run(folder / 'venv' / 'bin' / 'pip', 'install', '-q', CLIENT)
-    folder = cache('azure-storage-client', fill)
+        run(folder / 'venv' / 'bin' / 'pip', 'install', '-q', *CLIENTS)
+    folder = cache('azure-storage-clients', fill)
     return str(next((folder / 'venv' / 'lib').glob('python3*/site-packages')))
 
 
@@ -84,8 +84,9 @@ def blob_client():
         sys.path.append(packages)
     try:
         import azure.storage.blob
+        import azure.storage.queue
     except ImportError as error:
-        raise Unavailable(f'{CLIENT} does not load: {error}') from None
+        raise Unavailable(f'{CLIENTS} do not load: {error}') from None
     return azure.storage.blob
 
 
@@ -100,6 +101,19 @@ def token(seconds=3600):
     return f'{part({"alg": "RS256", "typ": "JWT"})}.{part(claims)}.{base64.urlsafe_b64encode(b"none").decode().rstrip("=")}'
 
 
+def started(words, folder, log_name):
+    """One of Azurite's services, once it listens."""
+    with open(folder / log_name, 'wb') as log:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+    end = time.monotonic() + START_S
+    while b'successfully listens' not in (folder / log_name).read_bytes():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise RuntimeError(f'Azurite did not start:\n{(folder / log_name).read_text(errors="replace")[-2000:]}')
+        time.sleep(0.05)
+    return process
+
+
 class Azurite:
     def __init__(self, folder, tls=None, on_disk=False):
         """`tls`: a folder with ca.pem, server.pem and server.key; then it speaks https and takes bearer tokens. `on_disk`: it
@@ -111,7 +125,7 @@ class Azurite:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.script = azurite_script()
+        self.script = azurite_script('blob')
         self.client = blob_client()
         with socket.create_server(('127.0.0.1', 0)) as held:
             self.port = held.getsockname()[1]
@@ -126,13 +140,7 @@ class Azurite:
                  *(['--location', str(self.folder / 'data')] if self.on_disk else ['--inMemoryPersistence'])]
         if self.tls:
             words += ['--cert', str(self.tls / 'server.pem'), '--key', str(self.tls / 'server.key'), '--oauth', 'basic']
-        with open(self.folder / 'azurite.log', 'wb') as log:
-            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
-        end = time.monotonic() + START_S
-        while 'successfully listens' not in self.log():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f'Azurite did not start:\n{self.log()[-2000:]}')
-            time.sleep(0.05)
+        self.process = started(words, self.folder, 'azurite.log')
 
     def stop(self):
         if self.process is not None:
@@ -165,9 +173,6 @@ class Azurite:
             index['values'] = sorted(range(len(made)), key=lambda n: made[n][member])
         path.write_text(json.dumps(database))
         self.start()
-
-    def log(self):
-        return (self.folder / 'azurite.log').read_text(errors='replace')
 
     @property
     def url(self):
@@ -230,6 +235,44 @@ class FlowBlob:
         self._stage((b',' if self.count else b'') + b','.join(records), len(self.ids) - 1)
         self.count += len(records)
         self._commit()
+
+
+class AzuriteQueue:
+    """Azurite's queue service, and Microsoft's client for one queue in it: queue.send(text), queue.left()."""
+
+    def __init__(self, folder, name='notices', plain=False):
+        self.folder, self.name, self.plain = pathlib.Path(folder), name, plain
+
+    def __enter__(self):
+        blob_client()
+        from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+        with socket.create_server(('127.0.0.1', 0)) as held:
+            port = held.getsockname()[1]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.process = started(['node', str(azurite_script('queue')), '--inMemoryPersistence', '--silent', '--queuePort', str(port),
+                                '--disableTelemetry', '--disableProductStyleUrl'], self.folder, 'azurite-queue.log')
+        self.url = f'http://127.0.0.1:{port}/{ACCOUNT}/{self.name}'
+        self.client = QueueClient(f'http://127.0.0.1:{port}/{ACCOUNT}', self.name,
+                                  credential={'account_name': ACCOUNT, 'account_key': KEY},
+                                  message_encode_policy=None if self.plain else TextBase64EncodePolicy())
+        self.client.create_queue()
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def send(self, text):
+        self.client.send_message(text)
+
+    def left(self):
+        """Messages that nobody has deleted, hidden ones too."""
+        return self.client.get_queue_properties().approximate_message_count
+
+    def sas(self, permission='p', seconds=3600):
+        from azure.storage.queue import generate_queue_sas
+        return generate_queue_sas(ACCOUNT, self.name, account_key=KEY, permission=permission, expiry=now() +
+                                  datetime.timedelta(seconds=seconds))
 
 
 def block(ident):

@@ -78,14 +78,28 @@ static void test_encode(void **state)
 
 /* ---- Verdicts ---- */
 
+struct verdict_row {
+    int status;
+    const char *code;
+    enum storage_verdict verdict;
+    const char *word;                /* of its sentence */
+};
+
+static void verdicts_check(bool queue, const struct verdict_row *row)
+{
+    for (; row->status != 0; row++) {
+        const char *sentence = NULL;
+
+        if (storage_judge(queue, row->status, row->code, &sentence) != row->verdict)
+            fail_msg("%d %s", row->status, row->code != NULL ? row->code : "");
+        assert_non_null(sentence);
+        assert_non_null(strstr(sentence, row->word));
+    }
+}
+
 static void test_judge(void **state)
 {
-    static const struct {
-        int status;
-        const char *code;
-        enum storage_verdict verdict;
-        const char *word;
-    } rows[] = {
+    static const struct verdict_row of_container[] = {
         { 200, NULL, STORAGE_OK, "" }, { 206, NULL, STORAGE_OK, "" },
         { 301, NULL, STORAGE_REFUSED, "container" }, { 304, NULL, STORAGE_CHANGED, "" },
         { 400, "AuthenticationFailed", STORAGE_REFUSED, "key_file" }, { 400, NULL, STORAGE_REFUSED, "container" },
@@ -101,17 +115,19 @@ static void test_judge(void **state)
         { 412, "ConditionNotMet", STORAGE_CHANGED, "" }, { 416, "InvalidRange", STORAGE_BEYOND, "" },
         { 429, NULL, STORAGE_BUSY, "limit" }, { 500, "OperationTimedOut", STORAGE_BUSY, "" },
         { 503, "ServerBusy", STORAGE_BUSY, "" },
+        { 0, NULL, 0, NULL },
+    }, of_queue[] = {
+        { 200, NULL, STORAGE_OK, "" }, { 403, "AuthenticationFailed", STORAGE_REFUSED, "key_file" },
+        { 403, "AuthorizationPermissionMismatch", STORAGE_REFUSED, "Storage Queue Data Message Processor" },
+        { 404, "QueueNotFound", STORAGE_REFUSED, "check queue" }, { 404, NULL, STORAGE_REFUSED, "check queue" },
+        { 404, "MessageNotFound", STORAGE_GONE, "" }, { 400, "PopReceiptMismatch", STORAGE_GONE, "" },
+        { 503, "ServerBusy", STORAGE_BUSY, "" },
+        { 0, NULL, 0, NULL },
     };
 
     (void)state;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const char *sentence = NULL;
-
-        if (storage_judge(rows[i].status, rows[i].code, &sentence) != rows[i].verdict)
-            fail_msg("%d %s", rows[i].status, rows[i].code != NULL ? rows[i].code : "");
-        assert_non_null(sentence);
-        assert_non_null(strstr(sentence, rows[i].word));
-    }
+    verdicts_check(false, of_container);
+    verdicts_check(true, of_queue);
 }
 
 /* ---- Settings ---- */

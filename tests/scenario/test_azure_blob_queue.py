@@ -1,0 +1,154 @@
+"""The azure-blob source with a storage queue of notices: Azurite's queue, written to by Microsoft's client as Event Grid does."""
+import json
+import secrets
+
+import pytest
+
+from azurite import Azurite, AzuriteQueue, FlowBlob, hour_name, now
+from kafka import Unavailable, missing
+from penstock import wait_until
+from records import Maker, activity_line, nsg_record
+from test_azure_blob import ACTIVITY, FLOW, NSG, blob_counters
+from test_promise import LIFE, event_id
+
+HOURLY = {'poll': '100ms', 'rescan': '1h'}       # the queue is asked all the time, hours are listed once
+
+
+@pytest.fixture(scope='module')
+def azurite(tmp_path_factory):
+    try:
+        with Azurite(tmp_path_factory.mktemp('azurite')) as started:
+            yield started
+    except Unavailable as reason:
+        missing(reason)
+
+
+@pytest.fixture(params=['base64', 'plain'], scope='module')
+def service(request, tmp_path_factory):
+    try:
+        with AzuriteQueue(tmp_path_factory.mktemp('queue'), plain=request.param == 'plain') as started:
+            yield started
+    except Unavailable as reason:
+        missing(reason)
+
+
+@pytest.fixture
+def queue(service):
+    service.client.clear_messages()
+    return service
+
+
+@pytest.fixture
+def container(azurite):
+    return azurite.container(f'insights-logs-{secrets.token_hex(4)}')
+
+
+def written(container, name, what='Microsoft.Storage.BlobCreated', cloud=True):
+    """An event as Event Grid writes it, of CloudEvents' schema or its own."""
+    data = {'api': 'PutBlockList', 'blobType': 'BlockBlob', 'url': f'https://acme.blob.core.windows.net/{container}/{name}'}
+    event = {'subject': f'/blobServices/default/containers/{container}/blobs/{name}', 'id': secrets.token_hex(8), 'data': data}
+    if cloud:
+        return {**event, 'specversion': '1.0', 'type': what, 'source': '/subscriptions/S', 'time': f'{now():%Y-%m-%dT%H:%M:%SZ}'}
+    return {**event, 'topic': '/subscriptions/S', 'eventType': what, 'eventTime': f'{now():%Y-%m-%dT%H:%M:%SZ}', 'dataVersion': ''}
+
+
+def test_what_a_notice_names_is_read_at_once(penstock, far_end, azurite, container, queue):
+    """New blobs and growth, of either schema, while no hour is listed; then the queue is empty."""
+    maker, expected, name = Maker(51), [], container.container_name
+    first = FlowBlob(container, hour_name(NSG, now()))
+    daemon = penstock(azurite.source(name, queue=queue.url, **HOURLY), far_end.sink(**LIFE)).start()
+    wait_until(lambda: blob_counters(daemon)['places'] == 1, daemon=daemon, what='the first listing')
+    second = FlowBlob(container, hour_name(FLOW, now()))
+    listed = 0
+    for step in range(6):
+        if step == 3:
+            listed = blob_counters(daemon)['listed']
+        for blob in (first, second):
+            record = nsg_record(maker, tuples=3)[0]
+            blob.append(record)
+            expected += [event_id(record, n) for n in range(3)]
+            queue.send(json.dumps(written(name, blob.blob.blob_name, cloud=step % 2 == 0)))
+        wait_until(lambda: far_end.count() >= len(expected), daemon=daemon, what='what was written')
+    wait_until(lambda: queue.left() == 0, daemon=daemon, what='an empty queue')
+    counters = blob_counters(daemon)
+    assert counters['notices'] == 12 and counters['listed'] == listed
+    assert daemon.stop() == 0
+    assert sorted(far_end.uids()) == sorted(expected)
+
+
+def test_nothing_depends_on_a_notice(penstock, far_end, azurite, container, queue):
+    """Growth that nobody told of is found by the listings, that of append blobs with every poll; what a notice told is not read twice."""
+    maker, name = Maker(52), container.container_name
+    lines = container.get_blob_client(hour_name(ACTIVITY, now(), mac=None))
+    lines.create_append_blob()
+    flow = FlowBlob(container, hour_name(NSG, now()))
+    daemon = penstock(azurite.source(name, queue=queue.url, poll='100ms', rescan='2s'), far_end.sink(**LIFE)).start()
+    expected = []
+    for step in range(3):
+        line, record = activity_line(maker)[0].rstrip(b'\n'), nsg_record(maker, tuples=1)[0]
+        lines.append_block(line + b'\n')
+        flow.append(record)
+        if step == 1:
+            for _ in range(5):
+                queue.send(json.dumps([written(name, flow.blob.blob_name)] * 3))
+        expected += [event_id(line), event_id(record, 0)]
+        wait_until(lambda: far_end.count() >= len(expected), daemon=daemon, what='what was written')
+    wait_until(lambda: queue.left() == 0, daemon=daemon, what='an empty queue')
+    assert daemon.stop() == 0
+    assert sorted(far_end.uids()) == sorted(expected)
+
+
+def test_messages_that_lie(penstock, far_end, azurite, container, queue):
+    """Blobs that are not, or not ours; other events: deleted. What is no event of a storage account is left, and named."""
+    maker, name = Maker(53), container.container_name
+    other = azurite.container(name + '-other')
+    other.upload_blob(hour_name(NSG, now()), b'{"records":[' + nsg_record(maker, tuples=1)[0] + b']}')
+    outside = hour_name('resourceId=/OUTSIDE', now())
+    container.upload_blob(outside, b'{"records":[' + nsg_record(maker, tuples=1)[0] + b']}')
+    mine = hour_name(NSG, now())
+    daemon = penstock(azurite.source(name, queue=queue.url, prefix=NSG, **HOURLY), far_end.sink(**LIFE)).start()
+    wait_until(lambda: blob_counters(daemon)['listed'] > 0, daemon=daemon, what='the first listing')
+    record = nsg_record(maker, tuples=1)[0]
+    lies = [written(name + '-other', mine), written(name, outside), written(name, mine + '-not'), written(name, '../' + mine),
+            written(name, f'{NSG}/./x'), written(name, ''), written(name, f'{NSG}/y=2026/m=99/\u0000x'), written(name, NSG + 'n' * 5000),
+            written(name, mine, what='Microsoft.Storage.BlobDeleted'), {**written(name, mine), 'subject': 7}]
+    alien = ['hello', '{}', '[]', '[[]]', '{"type":"Microsoft.Storage.BlobCreated"', '{"type":1,"subject":[]}', '"text"', '7' * 45000]
+    for text in [*map(json.dumps, lies), *alien]:
+        queue.send(text)
+    container.upload_blob(mine, b'{"records":[' + record + b']}')
+    queue.send(json.dumps(written(name, mine)))
+    wait_until(lambda: far_end.count() >= 1, daemon=daemon, what='the one that is true')
+    wait_until(lambda: queue.left() == len(alien), daemon=daemon, what='the lies to be deleted')
+    assert daemon.stop() == 0
+    assert far_end.uids() == [event_id(record, 0)]
+    assert 'is the queue another' in daemon.log_text()
+    assert 'hello' not in daemon.log_text()
+
+
+@pytest.mark.parametrize('wrong, wanted', [('name', 'there is no such queue'), ('sas', 'does not allow to process'),
+                                           ('port', 'the service cannot be reached')])
+def test_a_queue_in_trouble_costs_nothing_but_time(penstock, far_end, azurite, container, queue, wrong, wanted):
+    """One sentence that tells what to change; hours are listed with every poll meanwhile."""
+    maker, name, more = Maker(54), container.container_name, {}
+    flow = FlowBlob(container, hour_name(NSG, now()))
+    url = {'name': queue.url + '-not', 'sas': queue.url, 'port': 'http://127.0.0.1:9/devstoreaccount1/notices'}[wrong]
+    if wrong == 'sas':
+        more = {'auth': 'sas', 'queue_sas_file': azurite.secret(queue.sas('r'))}
+    daemon = penstock(azurite.source(name, queue=url, poll='100ms', rescan='1h', **more), far_end.sink(**LIFE)).start()
+    for n in range(1, 4):
+        flow.append(nsg_record(maker, tuples=1)[0])
+        wait_until(lambda: far_end.count() >= n, daemon=daemon, what='what was written')
+    wait_until(lambda: wanted in daemon.log_text(), daemon=daemon, what='the alarm')
+    if wrong == 'sas':
+        more['queue_sas_file'].write_text(queue.sas())
+        wait_until(lambda: 'the queue can be read again' in daemon.log_text(), daemon=daemon, what='the queue')
+    assert daemon.stop() == 0
+    assert daemon.log_text().count('the queue cannot be read') == 1
+    assert far_end.count() == 3
+    assert 'sig=' not in daemon.log_text()
+
+
+def test_settings_are_checked(penstock, far_end, azurite, container):
+    daemon = penstock(azurite.source(container.container_name, queue='https://acme.queue.core.windows.net'), far_end.sink())
+    done = daemon.command('check', '-c', str(daemon.config))
+    assert done.returncode == 2 and 'queue: expected https://ACCOUNT.queue' in done.stderr, done.stderr
