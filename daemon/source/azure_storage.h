@@ -119,7 +119,5 @@ void storage_string_to_sign(struct buf *out, const struct storage_call *call);
 /* "SharedKey ACCOUNT:SIGNATURE"; 0, or UV_EINVAL where the key is not base64. */
 int storage_sign(struct buf *out, const struct storage_call *call, const char *key);
 void storage_encode(struct buf *out, const char *text, const char *keep);   /* percent-encoded but for `keep` */
-/* The verdict, and its sentence: code is x-ms-error-code or NULL, hint may be "". */
-enum storage_verdict storage_judge(bool queue, int status, const char *code, const char **sentence);
 
 #endif

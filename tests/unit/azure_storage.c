@@ -3,6 +3,7 @@
 #include "daemon/source/azure_hours.h"
 #include "daemon/source/azure_listing.h"
 #include "daemon/source/azure_storage.h"
+#include "daemon/source/azure_verdict.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -90,7 +91,7 @@ static void verdicts_check(bool queue, const struct verdict_row *row)
     for (; row->status != 0; row++) {
         const char *sentence = NULL;
 
-        if (storage_judge(queue, row->status, row->code, &sentence) != row->verdict)
+        if (verdict_judge(queue, row->status, row->code, &sentence) != row->verdict)
             fail_msg("%d %s", row->status, row->code != NULL ? row->code : "");
         assert_non_null(sentence);
         assert_non_null(strstr(sentence, row->word));
