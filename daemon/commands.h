@@ -9,6 +9,7 @@ int command_parse(int argc, char **argv);
 int command_replay(int argc, char **argv);
 int command_dead(int argc, char **argv);
 int command_spool(int argc, char **argv);
+int command_dcr(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 #endif

@@ -26,6 +26,7 @@ static const struct command {
     { "replay", command_replay, true, "deliver archived logs through the same pipeline" },
     { "dead", command_dead, true, "list, show, resend and drop messages that far ends have rejected" },
     { "spool", command_spool, true, "list, check, export, drop or move what waits on disk" },
+    { "dcr", command_dcr, false, "print the data collection rule and tables that the Sentinel sinks need" },
     { "version", command_version, false, "print the version" },
     { "help", command_help, false, "print this" },
 };

@@ -8,12 +8,15 @@
 #define DAEMON_SCHEMA_H
 
 #include "daemon/event.h"
+#include "daemon/table.h"
 
 struct schema {
     const char *name;
     bool per_record;                 /* one message per record, not per event: write() sees its first event only */
     /* Tells how many of the event's fields were cut, because the far end would have cut them without a word. */
     uint32_t (*write)(const struct pen_event *event, const struct event_meta *meta, struct buf *out);
+    /* Every key that write() may put at the top of a message of this kind. NULL: any, they are the record's own. */
+    void (*table)(enum pen_kind kind, struct table *table);
 };
 
 extern const struct schema asim_schema, ocsf_schema, raw_schema;

@@ -14,7 +14,7 @@
  * The API keeps no ids: a post that was taken but whose answer got lost is posted again, and its rows come twice with the
  * same event id. That is why stop() gives posts on the wire a moment to be answered before it hands them back.
  */
-#include "sinks/sink.h"
+#include "sinks/sentinel.h"
 #include "daemon/entra.h"
 #include "daemon/http.h"
 #include "daemon/json.h"
@@ -608,19 +608,33 @@ static int sentinel_prove(const struct pen_conf *conf, struct pen_error *err)
     return sentinel_fill(&sentinel, conf, err);
 }
 
-static void sentinel_open_urls(struct sentinel *sentinel)
+static const char *sentinel_stream(const struct sentinel_settings *set, const char *schema, enum pen_kind kind)
 {
-    const struct sentinel_settings *set = &sentinel->set;
     const char *const streams[PEN_KINDS] = {
         [PEN_UNKNOWN] = set->stream_unknown, [PEN_NETWORK] = set->stream_network,
         [PEN_AUDIT] = set->stream_audit, [PEN_ALERT] = set->stream_alert,
     };
+
+    return strcmp(schema, "raw") == 0 ? set->stream_raw : streams[kind];
+}
+
+static struct http_conf sentinel_http_conf(const struct sentinel_settings *set)
+{
+    return (struct http_conf){
+        .proxy = set->proxy && strcmp(set->proxy, "none") == 0 ? "" : set->proxy, .ca_file = set->ca_file,
+        .timeout_ms = set->timeout_ms, .connect_timeout_ms = set->connect_timeout_ms,
+    };
+}
+
+static void sentinel_open_urls(struct sentinel *sentinel)
+{
+    const struct sentinel_settings *set = &sentinel->set;
     size_t size = strlen(set->endpoint);
 
     if (size > 0 && set->endpoint[size - 1] == '/')
         size--;
     for (int i = 0; i < PEN_KINDS; i++) {
-        sentinel->streams[i] = strcmp(sentinel->host->schema, "raw") == 0 ? set->stream_raw : streams[i];
+        sentinel->streams[i] = sentinel_stream(set, sentinel->host->schema, (enum pen_kind)i);
         if (asprintf(&sentinel->urls[i], "%.*s/dataCollectionRules/%s/streams/%s?api-version=2023-01-01", (int)size,
                      set->endpoint, set->dcr, sentinel->streams[i]) < 0)
             abort();
@@ -669,10 +683,7 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
     if (r < 0)
         goto fail;
     sentinel_open_urls(sentinel);
-    sentinel->http_conf = (struct http_conf){
-        .proxy = set->proxy && strcmp(set->proxy, "none") == 0 ? "" : set->proxy, .ca_file = set->ca_file,
-        .timeout_ms = set->timeout_ms, .connect_timeout_ms = set->connect_timeout_ms,
-    };
+    sentinel->http_conf = sentinel_http_conf(set);
     set->entra.audience = ENTRA_MONITOR;
     set->entra.http = sentinel->http_conf;
     r = entra_new(&sentinel->entra, host->http, host->loop, &set->entra, err);
@@ -688,6 +699,27 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
 fail:
     sentinel_free(sentinel);
     return r;
+}
+
+/* ---- Seen from outside ------------------------------------------------------------------------------------------ */
+
+int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *conf, const char *schema,
+                         struct pen_error *err)
+{
+    struct sentinel sentinel = { 0 };
+    const struct sentinel_settings *set = &sentinel.set;
+    int r = sentinel_fill(&sentinel, conf, err);
+
+    if (r < 0)
+        return r;
+    *ret = (struct sentinel_target){
+        .endpoint = set->endpoint, .dcr = set->dcr, .entra = set->entra, .http = sentinel_http_conf(set),
+    };
+    ret->entra.audience = ENTRA_MONITOR;
+    ret->entra.http = ret->http;
+    for (int i = 0; i < PEN_KINDS; i++)
+        ret->streams[i] = sentinel_stream(set, schema, (enum pen_kind)i);
+    return 0;
 }
 
 static const char *const sentinel_schemas[] = { "asim", "ocsf", "raw", NULL };

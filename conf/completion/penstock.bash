@@ -4,7 +4,7 @@ _penstock()
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= files=
 
     case $COMP_CWORD:${COMP_WORDS[1]} in
-    1:*) words="run check parse replay dead spool version help" ;;
+    1:*) words="run check parse replay dead spool dcr version help" ;;
     *:run)
         case $prev in
         -c|--config) compopt -o default; return ;;
@@ -50,10 +50,18 @@ _penstock()
         [ "$COMP_CWORD" = 2 ] && words="list check export drop adopt"
         [ "${cur:0:1}" = - ] && words="--config --state-dir --json --output --yes --help"
         ;;
+    *:dcr)
+        case $prev in
+        -c|--config) compopt -o default; return ;;
+        --principal) return ;;
+        --sink) return ;;
+        esac
+        [ "${cur:0:1}" = - ] && words="--config --sink --bicep --principal --help"
+        ;;
     *:version)
         ;;
     *:help)
-        words="run check parse replay dead spool version"
+        words="run check parse replay dead spool dcr version"
         ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$cur"))

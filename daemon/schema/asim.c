@@ -350,4 +350,21 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
     return cuts.count;
 }
 
-const struct schema asim_schema = { .name = "asim", .write = asim_write };
+/* What write_columns(), write_common(), write_ids() and write_additional() may write for this kind, and nothing else. */
+static void asim_table(enum pen_kind kind, struct table *table)
+{
+    static const char *const homes[PEN_KINDS] = {
+        [PEN_NETWORK] = "ASimNetworkSessionLogs", [PEN_AUDIT] = "ASimAuditEventLogs", [PEN_ALERT] = "ASimAlertEventLogs",
+    };
+
+    *table = (struct table){ .home = homes[kind], .transform = "source" };
+    for (size_t i = 0; i < PEN_FIELDS; i++)
+        if (fields[i].tables & 1u << kind)
+            table_add(table, fields[i].name, column_of_field(fields[i].type));
+    table_add(table, kind == PEN_UNKNOWN ? "Source" : "EventSchemaVersion", COLUMN_STRING);
+    table_add(table, fields[PEN_EVENT_ORIGINAL_UID].name, COLUMN_STRING);
+    table_add(table, "AdditionalFields", COLUMN_DYNAMIC);
+    table_sort(table);
+}
+
+const struct schema asim_schema = { .name = "asim", .write = asim_write, .table = asim_table };

@@ -896,16 +896,17 @@ static bool write_step(struct writer *writer, const struct step *step, uint32_t 
     return true;
 }
 
+static pthread_once_t plans_once = PTHREAD_ONCE_INIT;
+
 static uint32_t ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct writer writer = { .out = out, .event = event, .meta = meta };
     const struct plan *plan = &plans[event->kind];
     const struct step *step;
     uint32_t common = 0;
     size_t start;
 
-    pthread_once(&once, plans_compile);
+    pthread_once(&plans_once, plans_compile);
     writer_begin(&writer);
     buf_char(out, '{');
     for (step = plan->steps; step < plan->steps + plan->count; step++) {
@@ -935,4 +936,50 @@ static uint32_t ocsf_write(const struct pen_event *event, const struct event_met
     return 0;
 }
 
-const struct schema ocsf_schema = { .name = "ocsf", .write = ocsf_write };
+/* ---- As a table: attributes of the top are columns ---- */
+
+/* What the functions of `computed` write there; lists and objects are dynamic. */
+static const struct { const char *path; enum column_type type; } computed_columns[] = {
+    { "time", COLUMN_LONG }, { "type_uid", COLUMN_LONG }, { "class_uid", COLUMN_INT }, { "category_uid", COLUMN_INT },
+    { "activity_id", COLUMN_INT }, { "is_alert", COLUMN_BOOLEAN }, { "message", COLUMN_STRING }, { "raw_data", COLUMN_STRING },
+    { "evidences", COLUMN_DYNAMIC }, { "observables", COLUMN_DYNAMIC },
+};
+
+static enum column_type step_column(const struct step *step)
+{
+    size_t i = 0;
+
+    if (step->depth > 0 || step->array_leaf)
+        return COLUMN_DYNAMIC;
+    switch (step->source) {
+    case STEP_FIELD:
+        return fields[step->field].type == FIELD_TIME ? COLUMN_LONG : column_of_field(fields[step->field].type);
+    case STEP_CODE:
+        return COLUMN_INT;
+    case STEP_SIBLING:
+        return COLUMN_STRING;
+    case STEP_COMPUTED:
+        while (i < COUNT(computed_columns) && strcmp(computed_columns[i].path, step->path) != 0)
+            i++;
+        assert(i < COUNT(computed_columns));
+        return computed_columns[i].type;
+    }
+    abort();
+}
+
+static void ocsf_table(enum pen_kind kind, struct table *table)
+{
+    const struct plan *plan = &plans[kind];
+    char name[KEY_MAX];
+
+    pthread_once(&plans_once, plans_compile);
+    *table = (struct table){ .transform = "source | extend TimeGenerated = datetime(1970-01-01) + 1ms * ['time']" };
+    for (const struct step *step = plan->steps; step < plan->steps + plan->count; step++) {
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(step->path, ".["), step->path);
+        table_add(table, name, step_column(step));
+    }
+    table_add(table, "unmapped", COLUMN_DYNAMIC);
+    table_sort(table);
+}
+
+const struct schema ocsf_schema = { .name = "ocsf", .write = ocsf_write, .table = ocsf_table };

@@ -52,6 +52,7 @@ class Entra:
 
     def __init__(self, tenant, client, secret, resource, signer=None):
         self.tenant, self.client, self.secret, self.resource = tenant, client, secret, resource
+        self.others = set()          # further resources that tokens are issued for
         self.token_seconds = 3599
         self.refresh_in = None       # a number: sent along, as for long-lived tokens
         self.tokens = {}             # token -> (expires at, audience)
@@ -75,8 +76,8 @@ class Entra:
             now = time.monotonic()
             self.tokens = {token: held for token, held in self.tokens.items() if held[0] > now}
 
-    def trouble(self, authorization):
-        """None where the header holds a token of ours that is still good, else a sentence."""
+    def trouble(self, authorization, resource=None):
+        """None where the header holds a token of ours that is still good there, else a sentence."""
         kind, _, token = (authorization or '').partition(' ')
         if kind.lower() != 'bearer' or not token:
             return 'no bearer token'
@@ -85,7 +86,7 @@ class Entra:
             return 'unknown or revoked token'
         if held[0] <= time.monotonic():
             return 'expired token'
-        if held[1].rstrip('/') != self.resource:
+        if held[1].rstrip('/') != (resource or self.resource):
             return 'wrong audience'
         return None
 
@@ -122,7 +123,7 @@ class Entra:
             raise TokenError(400, 'invalid_scope', 70011, f'The provided request must include a \'scope\' input parameter. '
                              f'The scope {scope} is not valid.')
         resource = scope[:-len('/.default')]
-        if resource.rstrip('/') != self.resource:
+        if resource.rstrip('/') != self.resource and resource.rstrip('/') not in self.others:
             raise TokenError(400, 'invalid_resource', 500011,
                              f'The resource principal named {resource} was not found in the tenant.')
         answer = {'token_type': 'Bearer', 'expires_in': self.token_seconds, 'ext_expires_in': self.token_seconds,

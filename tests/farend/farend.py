@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The far end's stand-in: Logs Ingestion API and Entra's token endpoint on one HTTPS port, with faults on demand.
+"""The far end's stand-in: Logs Ingestion API, Entra's token endpoint and Resource Manager on one HTTPS port, with faults.
 
 Started with a folder; everything it makes lies there: ca.pem, server.pem, secret, accepted.db, address.json. The latter
 is also printed as one line when the ports are open. A second port, plain HTTP on loopback, is the tests' remote control:
@@ -11,6 +11,8 @@ is also printed as one line when the ports are open. A second port, plain HTTP o
     POST /certificate        show what server.pem holds now, to new connections
     POST /assertion          {"certify": true, "write": false} register a new certificate; else claims of the federated token
     POST /managed            {"up": false, "assigned": [...], "system": false, "realm": "..."}: managed.Managed by name
+    POST /deploy             {"template", "parameters"}: an ARM template; its outputs are in /state from then on
+    POST /rule               {"readable": false} who reads it is refused; {"properties": {...}} change the deployed rule
 
 README.md beside this file tells what is known of the real ones and what is guessed.
 """
@@ -27,6 +29,7 @@ import sys
 
 from aiohttp import web
 
+import arm
 import assertions
 import entra
 import faults
@@ -87,11 +90,14 @@ class FarEnd:
                                  entra.Signer(self.folder) if options.sign else None)
         self.ingestion = ingestion.Ingestion(options.dcr, streams.read_streams(options.streams), self.entra, self.store,
                                              self.faults, options.check)
+        self.arm = arm.Arm(self.entra, self.ingestion)
         self.port = Port(self.app(), options.port, tls.server_context(self.folder))
         if options.assertions:
             self.entra.assertions = assertions.Assertions(self.folder)
         self.managed = managed.Managed(self.folder, self.entra, self.store, self.faults)
         self.managed_port = Port(self.managed.app(), 0, None)
+        self.arm.endpoint = self.arm.audience = f'https://127.0.0.1:{self.port.number}'
+        self.entra.others.add(self.arm.audience)
         self.control = web.AppRunner(self.control_app(), access_log=None)
         self.write_secret()
 
@@ -99,13 +105,15 @@ class FarEnd:
         app = web.Application()
         app.router.add_post('/dataCollectionRules/{dcr}/streams/{stream}', self.ingestion.on_request)
         app.router.add_post('/{tenant}/oauth2/v2.0/token', self.on_token)
+        app.router.add_get('/subscriptions/{rest:.+}', self.arm.on_get)
         app.router.add_get('/{tenant}/v2.0/.well-known/openid-configuration', self.on_discovery)
         return app
 
     def control_app(self):
         app = web.Application()
         app.router.add_get('/state', self.on_state)
-        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token', 'certificate', 'assertion', 'managed'):
+        for name in ('faults', 'clear', 'settings', 'down', 'up', 'rotate', 'revoke', 'token', 'certificate', 'assertion', 'managed',
+                     'deploy', 'rule'):
             app.router.add_post('/' + name, self.on_control)
         return app
 
@@ -177,7 +185,8 @@ class FarEnd:
     async def on_state(self, request):
         state = self.store.state()
         state.update(up=self.port.site is not None, tokens_issued=self.entra.issued, faults_waiting=len(self.faults.waiting),
-                     held=self.faults.held, settings=dataclasses.asdict(self.ingestion.settings))
+                     held=self.faults.held, settings=dataclasses.asdict(self.ingestion.settings), outputs=self.arm.outputs,
+                     roles=self.arm.roles)
         return web.json_response(state)
 
     async def on_control(self, request):
@@ -205,6 +214,10 @@ class FarEnd:
                 self.write_secret()
         elif word == 'revoke':
             self.entra.tokens.clear()
+        elif word == 'deploy':
+            self.arm.outputs = self.arm.deploy(given['template'], given['parameters'])
+        elif word == 'rule':
+            self.arm.change(**given)
         elif word == 'certificate':
             tls.load(self.port.context, self.folder)
         elif word == 'assertion':

@@ -64,11 +64,12 @@ CHECKS = {
 
 
 class Stream:
-    """One declared stream. `columns` is None where any column goes."""
+    """One declared stream. `columns` is None where any column goes; `timed`: its transformation makes TimeGenerated."""
 
-    def __init__(self, name, columns):
+    def __init__(self, name, columns, timed=False):
         self.name = name
         self.columns = columns
+        self.timed = timed
         self.checks = None if columns is None else {column: CHECKS[kind] for column, kind in columns.items()}
 
     def losses(self, row):
@@ -85,7 +86,7 @@ class Stream:
                 word = check(value)
                 if word is not None:
                     losses.append((column, word))
-        if row.get('TimeGenerated') is None:
+        if row.get('TimeGenerated') is None and not self.timed:
             losses.append(('TimeGenerated', 'missing'))
         return losses
 

@@ -115,6 +115,13 @@ class FarEnd:
         """The machine's identities: up=False is a port that refuses; assigned, system, realm as farend.py says."""
         return self.control('managed', given)
 
+    def deploy(self, template, **parameters):
+        """An ARM template of a rule, whose streams take the place of those that were there; its outputs."""
+        return self.control('deploy', {'template': template, 'parameters': parameters})['outputs']
+
+    def rule(self, **given):
+        return self.control('rule', given)
+
     def show_certificate(self):
         """New connections see what server.pem holds by now."""
         return self.control('certificate')

@@ -83,8 +83,8 @@ static uint32_t line_write(const struct pen_event *event, const struct event_met
     return event->kind == PEN_UNKNOWN && meta->record->trouble != NULL ? 2 : 0;
 }
 
-static const struct schema line_schema = { "line", false, line_write };
-static const struct schema record_schema = { "record", true, line_write };
+static const struct schema line_schema = { .name = "line", .write = line_write };
+static const struct schema record_schema = { .name = "record", .per_record = true, .write = line_write };
 
 static const struct work_parser parsers[] = { { .parser = &count_parser }, { .parser = &other_parser }, { .parser = &all_parser } };
 
