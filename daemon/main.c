@@ -21,7 +21,7 @@ static const struct command {
     const char *help;
 } commands[] = {
     { "run", command_run, true, "run the daemon in the foreground" },
-    { "check", command_check, false, "read the configuration and report every mistake" },
+    { "check", command_check, true, "read the configuration and report every mistake" },
     { "parse", command_parse, false, "records in, messages out: the pure pipeline" },
     { "replay", command_replay, true, "deliver archived logs through the same pipeline" },
     { "dead", command_dead, true, "list, show, resend and drop messages that far ends have rejected" },

@@ -1,5 +1,6 @@
 /*
- * rule.h - the data collection rule (DCR) that Sentinel sinks need: its streams, their columns, the tables they end in.
+ * rule.h - the data collection rule (DCR) that Sentinel sinks need: its streams, their columns, the tables they end in. And
+ * the comparison with one that is deployed.
  *
  * The bounds are Microsoft's, on the structure of data collection rules: input streams are named Custom-…, one data flow
  * takes each, and its output is a table of Microsoft's (Microsoft-…) or a custom one (Custom-…_CL).
@@ -7,6 +8,7 @@
 #ifndef DAEMON_RULE_H
 #define DAEMON_RULE_H
 
+#include "daemon/finding.h"
 #include "daemon/schema.h"
 #include "daemon/settings.h"
 #include "sinks/sentinel.h"
@@ -37,5 +39,9 @@ void rule_free(struct rule *rule);
 bool rule_stream_is_native(const struct rule_stream *stream);
 /* Its table is ours to make: "PenstockUnknown_CL"; else NULL. */
 const char *rule_stream_table(const struct rule_stream *stream);
+
+/* The deployed rule, as Azure Resource Manager answers; it is not trusted. Every difference that would lose values or rows is a
+ * finding; so is, as unknown, what could not be judged. */
+void rule_compare(const struct rule *rule, const struct pen_json *deployed, finding_tell tell, void *arg);
 
 #endif

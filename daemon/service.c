@@ -3,6 +3,7 @@
 
 #include "daemon/log.h"
 #include "daemon/pipeline.h"
+#include "daemon/rule_watch.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -137,6 +138,7 @@ int service_run(const struct service_conf *conf)
         .settings = conf->settings, .loop = &service.loop, .state_dir = conf->state_dir, .once = conf->once,
         .on_stopped = service_stopped, .arg = &service,
     };
+    struct rule_watch *watch;
     struct pen_error err = { 0 };
     bool all_delivered;
 
@@ -151,6 +153,7 @@ int service_run(const struct service_conf *conf)
     }
     log_to_journal();
     service_arm(&service);
+    watch = rule_watch_start(conf->settings, &service.loop);
     pipeline_start(service.pipeline);
     sd_notify(0, "READY=1");
     while (!service.stopped)
@@ -159,6 +162,7 @@ int service_run(const struct service_conf *conf)
     pipeline_log_counters(service.pipeline);
     all_delivered = pipeline_all_delivered(service.pipeline);
     pipeline_close(service.pipeline);
+    rule_watch_close(watch);
     uv_run(&service.loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&service.loop) != 0)
         log_line(LOG_WARN, "handles were left open", NULL);

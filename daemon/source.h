@@ -22,6 +22,7 @@
 struct source_host;                  /* the pipeline's side of one source */
 struct stream;
 struct http;
+struct probe;
 
 /* Bytes of a stream. capacity is what may be filled; JSON_PADDING more bytes are allocated behind it. */
 struct chunk {
@@ -123,6 +124,8 @@ struct source_type {
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
     /* Fills in what only this type counts, always the same names in the same order; returns how many. May be NULL. */
     size_t (*numbers)(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX]);
+    /* `check --online`: asks the far end whether it would let us read (daemon/probe.h). May be NULL. */
+    void (*probe)(struct probe *probe, const struct pen_conf *conf);
 };
 
 extern const struct source_type file_source, azure_blob_source, event_hub_source, kafka_source;

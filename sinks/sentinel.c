@@ -42,6 +42,7 @@ struct sentinel_settings {
     char *endpoint, *dcr;
     struct entra_conf entra;
     char *stream_network, *stream_audit, *stream_alert, *stream_unknown, *stream_raw;
+    char *dcr_resource_id, *management;
     bool compress;
     int64_t in_flight;
     uint64_t batch_bytes, post_bytes, bytes_a_minute;
@@ -69,6 +70,11 @@ static const struct pen_option sentinel_options[] = {
       .help = "The DCR's stream for records that no parser knows." },
     { "stream_raw", PEN_TEXT, ROW(stream_raw), .fallback = "Custom-PenstockRaw",
       .help = "The one stream for all kinds where schema = raw." },
+    { "dcr_resource_id", PEN_TEXT, ROW(dcr_resource_id),
+      .help = "The DCR's resource id, /subscriptions/…/dataCollectionRules/NAME: what it declares is then compared at start, "
+              "and by check --online, with what is sent. The app needs the role Monitoring Reader on the DCR for it." },
+    { "management", PEN_URL, ROW(management),
+      .help = "Where dcr_resource_id is looked up, where cloud does not say it: https://HOST of Azure Resource Manager." },
     { "compress", PEN_BOOL, ROW(compress), .fallback = "yes", .help = "Gzip the posts." },
     { "in_flight", PEN_INT, ROW(in_flight), .fallback = "1", .min = 1, .max = SENTINEL_POSTS_MAX,
       .help = "Posts under way at once; 1 keeps events in order." },
@@ -559,6 +565,35 @@ static int sentinel_check_stream(const char *stream, struct pen_error *err)
     return 0;
 }
 
+/* It becomes the path of an URL. */
+static int sentinel_check_resource_id(const char *id, struct pen_error *err)
+{
+    static const char type[] = "/providers/Microsoft.Insights/dataCollectionRules/";
+    const char *name;
+
+    if (!id)
+        return 0;
+    name = strcasestr(id, type);
+    if (strncasecmp(id, "/subscriptions/", 15) != 0 || !name || name[sizeof(type) - 1] == '\0' ||
+        strchr(name + sizeof(type) - 1, '/') || strlen(id) > 1024 || strstr(id, "..") ||
+        id[strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.()/")] != '\0')
+        return pen_error_set(err, UV_EINVAL, "dcr_resource_id: expected /subscriptions/…/resourceGroups/…%sNAME", type);
+    return 0;
+}
+
+static int sentinel_check_management(const char *management, struct pen_error *err)
+{
+    struct pen_error inner = { 0 };
+
+    if (!management)
+        return 0;
+    if (http_url_check(management, 0, &inner) < 0)
+        return pen_error_set(err, UV_EINVAL, "management: %.*s", 400, inner.text);
+    if (management[strlen("https://") + strcspn(management + strlen("https://"), "/?#")] != '\0')
+        return pen_error_set(err, UV_EINVAL, "management: expected https://HOST without anything behind it");
+    return 0;
+}
+
 static int sentinel_check_proxy(const char *proxy, struct pen_error *err)
 {
     if (!proxy || strcmp(proxy, "none") == 0)
@@ -590,6 +625,10 @@ static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf,
         r = sentinel_check_endpoint(set, err);
     if (r == 0)
         r = sentinel_check_dcr(set->dcr, err);
+    if (r == 0)
+        r = sentinel_check_resource_id(set->dcr_resource_id, err);
+    if (r == 0)
+        r = sentinel_check_management(set->management, err);
     if (r == 0)
         r = sentinel_check_proxy(set->proxy, err);
     if (r == 0)
@@ -713,13 +752,22 @@ int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *con
     if (r < 0)
         return r;
     *ret = (struct sentinel_target){
-        .endpoint = set->endpoint, .dcr = set->dcr, .entra = set->entra, .http = sentinel_http_conf(set),
+        .endpoint = set->endpoint, .dcr = set->dcr, .resource_id = set->dcr_resource_id, .management = set->management,
+        .entra = set->entra, .http = sentinel_http_conf(set),
     };
     ret->entra.audience = ENTRA_MONITOR;
     ret->entra.http = ret->http;
     for (int i = 0; i < PEN_KINDS; i++)
         ret->streams[i] = sentinel_stream(set, schema, (enum pen_kind)i);
     return 0;
+}
+
+enum pen_outcome sentinel_judge(char why[static 512], const struct http_answer *answer, const char *stream)
+{
+    struct verdict verdict = sentinel_verdict(answer, 0, 1);
+
+    sentinel_explain(why, answer, verdict.advice, stream);
+    return verdict.outcome;
 }
 
 static const char *const sentinel_schemas[] = { "asim", "ocsf", "raw", NULL };
@@ -735,4 +783,5 @@ const struct pen_sink sentinel_sink = {
     .stop = sentinel_stop,
     .close = sentinel_close,
     .prove = sentinel_prove,
+    .probe = sentinel_probe,
 };

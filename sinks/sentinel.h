@@ -1,6 +1,6 @@
 /*
- * sentinel.h - the Sentinel sink seen from outside: where it is set to deliver. For those who look at the
- * far end without being the sink.
+ * sentinel.h - the Sentinel sink seen from outside: where it is set to deliver, and what its far end's answers mean. For
+ * those who look at the far end without being the sink: `penstock dcr`, `penstock check --online`, the comparison at start.
  */
 #ifndef SINKS_SENTINEL_H
 #define SINKS_SENTINEL_H
@@ -12,6 +12,8 @@ struct sentinel_target {             /* texts belong to the configuration */
     const char *endpoint;            /* https://HOST, maybe with a slash behind it */
     const char *dcr;                 /* immutable id */
     const char *streams[PEN_KINDS];  /* of the DCR, where messages of a kind go */
+    const char *resource_id;         /* of the DCR, in Azure Resource Manager; NULL: not set */
+    const char *management;          /* Azure Resource Manager's address; NULL: the cloud's */
     struct entra_conf entra;         /* for tokens of the ingestion API */
     struct http_conf http;
 };
@@ -19,5 +21,9 @@ struct sentinel_target {             /* texts belong to the configuration */
 /* By the settings of a [sink NAME] section of this type, for messages in that schema. */
 int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *conf, const char *schema,
                          struct pen_error *err);
+/* sentinel_probe.c: the sink's `probe`. */
+void sentinel_probe(struct probe *probe, const struct pen_conf *conf);
+/* The ingestion API's answer to a post of one message: the outcome, and one sentence for people that begins with the status. */
+enum pen_outcome sentinel_judge(char why[static 512], const struct http_answer *answer, const char *stream);
 
 #endif

@@ -67,6 +67,7 @@ struct pen_limits {
 };
 
 struct http;                         /* daemon/http.h: curl on the loop, one for the process */
+struct probe;
 
 /* What the daemon lends a sink for its life. */
 struct pen_host {
@@ -89,6 +90,9 @@ struct pen_sink {
     /* What is wrong with the settings that single rows cannot tell; the sentence begins with the key. Neither network nor
      * secrets: `check` asks it on any machine. open() may count on it. May be NULL. */
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
+    /* `check --online`: asks the far end whether it would take what is sent, and sends nothing without being told to
+     * (daemon/probe.h). May be NULL. */
+    void (*probe)(struct probe *probe, const struct pen_conf *conf);
 };
 
 extern const struct pen_sink sentinel_sink;

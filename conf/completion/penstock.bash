@@ -15,7 +15,7 @@ _penstock()
         case $prev in
         -c|--config) compopt -o default; return ;;
         esac
-        [ "${cur:0:1}" = - ] && words="--config --online --help"
+        [ "${cur:0:1}" = - ] && words="--config --online --send-test-record --help"
         ;;
     *:parse)
         case $prev in

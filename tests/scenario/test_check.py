@@ -158,14 +158,6 @@ def test_file_that_is_not_there():
     assert checked.stderr == 'penstock check: cannot open /nowhere/penstock.conf: No such file or directory\n'
 
 
-def test_online_does_not_pretend(tmp_path):
-    file = tmp_path / 'any.conf'
-    file.write_text('')
-    checked = penstock('check', '-c', file, '--online')
-    assert checked.returncode == 2
-    assert 'not built yet' in checked.stderr
-
-
 @pytest.mark.parametrize('args, status, part', [
     ((), 2, 'Usage: penstock'),
     (('--help',), 0, 'Usage: penstock'),

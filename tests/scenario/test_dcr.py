@@ -138,6 +138,8 @@ def test_two_sinks_of_one_rule_share_it(tmp_path):
     ((), [('sink k', {'type': 'kafka', 'brokers': '127.0.0.1:9092', 'topic': 't'})], 1, 'no sink of type sentinel'),
     (('--sink', 'nobody'), [sink()], 2, 'there is no sink nobody'),
     (('--principal', 'me'), [sink()], 2, '--principal: expected the object id'),
+    ((), [sink(dcr_resource_id='/subscriptions/x/../y')], 2, 'dcr_resource_id: expected /subscriptions/'),
+    ((), [sink(management='https://management.azure.com/x?y')], 2, 'management: expected https://HOST'),
     (('more',), [sink()], 2, 'nothing to do with "more"'),
 ])
 def test_what_cannot_be_printed_is_said(tmp_path, words, sinks, status, sentence):

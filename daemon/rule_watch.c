@@ -1,0 +1,82 @@
+/* rule_watch.c - see rule_watch.h. */
+#include "daemon/rule_watch.h"
+
+#include "daemon/log.h"
+#include "daemon/rule_look.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct watched {
+    struct rule_look *look;          /* NULL: done with, or nothing to look at */
+    const char *sink;
+};
+
+struct rule_watch {
+    struct http *http;
+    struct watched sinks[SETTINGS_SINKS_MAX];
+};
+
+static void on_finding(void *arg, enum finding finding, const char *sentence)
+{
+    const struct watched *watched = arg;
+
+    if (finding != FINDING_GOOD)
+        log_line(finding == FINDING_WRONG ? LOG_WARN : LOG_NOTE, sentence, "sink", watched->sink, NULL);
+}
+
+static void on_done(void *arg)
+{
+    struct watched *watched = arg;
+
+    rule_look_close(watched->look);
+    watched->look = NULL;
+}
+
+static void watch_sink(struct rule_watch *watch, const struct sink_settings *sink, struct watched *watched, uv_loop_t *loop)
+{
+    if (sink->type != &sentinel_sink)
+        return;
+    watched->sink = sink->name;
+    watched->look = rule_look_start(&(struct rule_look_conf){
+        .http = watch->http, .loop = loop, .sink = sink->name, .section = sink->section,
+        .schema = sink->schema != NULL ? sink->schema : sink->type->schemas[0], .kinds = sink->kind_mask,
+        .tell = on_finding, .done = on_done, .arg = watched,
+    });
+}
+
+struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *loop)
+{
+    struct rule_watch *watch = calloc(1, sizeof(*watch));
+    struct pen_error err = { 0 };
+    bool any = false;
+
+    assert(watch != NULL);
+    if (http_new(&watch->http, loop, &err) < 0) {
+        log_line(LOG_WARN, "data collection rules are not compared", "error", err.text, NULL);
+        free(watch);
+        return NULL;
+    }
+    for (unsigned i = 0; i < settings->sink_count; i++) {
+        watch_sink(watch, &settings->sinks[i], &watch->sinks[i], loop);
+        any |= watch->sinks[i].look != NULL;
+    }
+    if (any)
+        return watch;
+    rule_watch_close(watch);
+    return NULL;
+}
+
+static void on_closed(void *arg)
+{
+    free(arg);
+}
+
+void rule_watch_close(struct rule_watch *watch)
+{
+    if (watch == NULL)
+        return;
+    for (unsigned i = 0; i < SETTINGS_SINKS_MAX; i++)
+        rule_look_close(watch->sinks[i].look);
+    http_close(watch->http, on_closed, watch);
+}
