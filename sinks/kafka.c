@@ -47,6 +47,7 @@
 #include "daemon/kafka_client.h"
 #include "daemon/kafka_end.h"
 #include "daemon/kafka_login.h"
+#include "daemon/kafka_probe.h"
 #include "daemon/log.h"
 #include "sinks/sink.h"
 
@@ -957,4 +958,5 @@ const struct pen_sink kafka_sink = {
     .stop = kafka_stop,
     .close = kafka_close,
     .prove = kafka_prove,
+    .probe = kafka_sink_probe,
 };

@@ -383,6 +383,15 @@ static int source_fill(struct blob_source *source, const struct pen_conf *conf, 
     return r;
 }
 
+int blob_source_read(struct blob_source *source, const struct pen_conf *conf, struct storage_conf *ret, struct pen_error *err)
+{
+    int r = source_fill(source, conf, err);
+
+    if (r == 0)
+        *ret = source_conf(source);
+    return r;
+}
+
 static int blob_source_prove(const struct pen_conf *conf, struct pen_error *err)
 {
     struct blob_source *source = calloc(1, sizeof *source);
@@ -577,4 +586,5 @@ const struct source_type azure_blob_source = {
     .name = "azure-blob", .options = blob_options, .open = blob_source_open, .start = blob_source_start,
     .on_chunk = blob_source_on_chunk, .on_flow = blob_source_on_flow, .stop = blob_source_stop, .close = blob_source_close,
     .prove = blob_source_prove, .numbers = blob_source_numbers,
+    .probe = blob_source_probe,
 };

@@ -158,6 +158,11 @@ static inline bool blob_is_loose(const struct blob *blob)
     return blob->place == &blob->place->source->loose;
 }
 
+/* Fills the options of an empty one, for those who look at the container without reading it. */
+int blob_source_read(struct blob_source *source, const struct pen_conf *conf, struct storage_conf *ret, struct pen_error *err);
+/* azure_probe.c: the source's `probe`. */
+void blob_source_probe(struct probe *probe, const struct pen_conf *conf);
+
 /* ---- azure_book.c: what is remembered ---- */
 
 uint64_t text_hash(const char *text, size_t size);   /* never 0 */

@@ -15,6 +15,7 @@
  * Here are the settings, the turns and the contract with the pipeline; event_hub.h says where the rest is.
  */
 #include "daemon/source/event_hub.h"
+#include "daemon/kafka_probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -268,6 +269,7 @@ const struct source_type event_hub_source = {
     .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
     .numbers = hub_numbers,
+    .probe = kafka_source_probe,
 };
 
 /* The same under the name that users of another Kafka look for. */
@@ -275,4 +277,5 @@ const struct source_type kafka_source = {
     .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
     .numbers = hub_numbers,
+    .probe = kafka_source_probe,
 };

@@ -132,6 +132,11 @@ void kafka_login_close(struct kafka_login *login)
     (void)login;
 }
 
+void kafka_sink_probe(struct probe *probe, const struct pen_conf *conf)
+{
+    (void)probe, (void)conf;
+}
+
 const char *pen_conf_name(const struct pen_conf *conf)
 {
     (void)conf;
