@@ -6,6 +6,7 @@
 import base64
 import gzip
 import hashlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -175,6 +176,10 @@ def seeds(target):
                     yield bytes([mode, 40, 0, 0]) + b''.join(change(what, frame + 300 + 99 * i, 255) for i in range(4))
                     yield bytes([mode, 40, 0, 0]) + b''.join(change(32 * i + what, 1, 0) for i in range(4))
                 yield bytes([mode, 3, 0, 0]) + change(7, 0, 0) + b'PENSPOOL' + bytes(4220) + b'PFR2' + bytes(100)
+        case 'rule':
+            for data in rules():
+                for which in range(3):
+                    yield bytes([which]) + json.dumps(data).encode()
         case 'listing':
             for data in LISTINGS:
                 yield from (b'\0' + data, b'\7' + data, b'\xff' + data)
@@ -190,6 +195,19 @@ def seeds(target):
         case 'unpack':
             for data in archives():
                 yield bytes([15, 100]) + data
+
+
+def rules():
+    whole = json.loads((TESTS.parent / 'conf' / 'dcr.json').read_text())['resources'][1]['properties']
+    whole['immutableId'] = 'dcr-' + 'f' * 32
+    for stream in whole['streamDeclarations'].values():          # few of each are enough to go on from
+        del stream['columns'][6:]
+    yield {'properties': whole}
+    yield {'properties': {**whole, 'dataFlows': [{**flow, 'transformKql': 'x\x1b[2J', 'outputStream': 'y'} for flow in whole['dataFlows']]}}
+    yield {'properties': {**whole, 'dataFlows': [{'streams': 7, 'transform': []}, None]}}
+    yield {'properties': {'streamDeclarations': {name: {'columns': [{'name': 'Operation', 'type': 'no\n'}]}
+                                                 for name in whole['streamDeclarations']}}}
+    yield from ({}, [], {'properties': []}, {'properties': {'streamDeclarations': [], 'dataFlows': {}}})
 
 
 def main():
