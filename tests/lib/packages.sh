@@ -4,7 +4,7 @@ packages_build=(meson ninja-build pkgconf gcc g++ libc6-dev libuv1-dev librdkafk
     zlib1g-dev libisal-dev libzstd-dev libsimdjson-dev libinih-dev libsqlite3-dev libsystemd-dev libexpat1-dev)
 packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
-packages_tests=(libcmocka-dev python3-pytest python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
+packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
     systemd man-db groff strace patch libfaketime util-linux
     spin zsh fish)
 
