@@ -181,6 +181,7 @@ def test_a_far_end_that_makes_no_sense(penstock, far_end, service, key_file, wha
 @pytest.mark.parametrize('status, code, skew, wanted', [
     (403, 'AuthenticationFailed', 0, 'check key_file'),
     (403, 'AuthenticationFailed', 3600, 'clock is more than 15 minutes off'),
+    (403, 'AuthenticationFailed', -3600, 'clock is more than 15 minutes off'),
     (403, 'AuthorizationPermissionMismatch', 0, 'read and list'),
     (403, 'AuthorizationFailure', 0, 'Networking'),
     (403, 'KeyBasedAuthenticationNotPermitted', 0, 'auth = entra'),
