@@ -352,8 +352,7 @@ static struct storage_conf source_conf(const struct blob_source *source)
     return conf;
 }
 
-/* The queue's: entered by the same proof. */
-static struct storage_conf source_queue_conf(const struct blob_source *source)
+struct storage_conf source_queue_conf(const struct blob_source *source)
 {
     struct storage_conf conf = source_conf(source);
 

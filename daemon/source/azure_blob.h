@@ -160,6 +160,8 @@ static inline bool blob_is_loose(const struct blob *blob)
 
 /* Fills the options of an empty one, for those who look at the container without reading it. */
 int blob_source_read(struct blob_source *source, const struct pen_conf *conf, struct storage_conf *ret, struct pen_error *err);
+/* The same for its queue, where it has one: entered by the same proof. */
+struct storage_conf source_queue_conf(const struct blob_source *source);
 /* azure_probe.c: the source's `probe`. */
 void blob_source_probe(struct probe *probe, const struct pen_conf *conf);
 

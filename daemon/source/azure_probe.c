@@ -1,4 +1,7 @@
-/* azure_probe.c - `penstock check --online` at a container: one entry is listed, and asked for. */
+/*
+ * azure_probe.c - `penstock check --online` at a container: one entry is listed, and asked for; and its queue is read from, where
+ * it has one.
+ */
 #include "daemon/source/azure_blob.h"
 #include "daemon/probe.h"
 
@@ -51,6 +54,30 @@ static void ask_for_blob(struct asking *asking, struct storage *storage)
         probe_tell(asking->probe, FINDING_GOOD, "the container can be listed and read");
 }
 
+static void on_message(void *arg, const struct message *message)
+{
+    (void)arg, (void)message;
+}
+
+/* The right to look at messages is not the right to take them. So they are taken, and are back in a second. */
+static void ask_queue(struct asking *asking, const struct blob_source *source)
+{
+    struct storage_conf conf = source_queue_conf(source);
+    struct storage *queue;
+    struct pen_error err = { 0 };
+
+    if (storage_new(&queue, asking->probe->http, asking->probe->loop, &conf, &err) < 0) {
+        probe_tell(asking->probe, FINDING_WRONG, "%s", err.text);
+        return;
+    }
+    asking->done = false;
+    (void)storage_receive(queue, 1, on_message, on_answer, asking);
+    probe_wait(asking->probe, &asking->done);
+    if (asking->good)
+        probe_tell(asking->probe, FINDING_GOOD, "the queue can be read");
+    storage_close(queue);
+}
+
 void blob_source_probe(struct probe *probe, const struct pen_conf *conf)
 {
     struct asking asking = { .probe = probe };
@@ -66,6 +93,8 @@ void blob_source_probe(struct probe *probe, const struct pen_conf *conf)
         probe_tell(probe, FINDING_WRONG, "%s", err.text);
     else if (ask_for_entry(&asking, storage, source->prefix.count > 0 ? source->prefix.items[0] : ""))
         ask_for_blob(&asking, storage);
+    if (storage != NULL && source->queue != NULL)
+        ask_queue(&asking, source);
     storage_close(storage);
     free(asking.name);
     free(source);

@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-from azurite import Azurite, AzuriteQueue, FlowBlob, hour_name, now
-from kafka import Unavailable, missing
+from azurite import AzuriteQueue, FlowBlob, hour_name, now
+from kafka import at_hand
 from penstock import wait_until
 from records import Maker, activity_line, nsg_record
 from test_azure_blob import ACTIVITY, FLOW, NSG, blob_counters
@@ -14,22 +14,10 @@ from test_promise import LIFE, event_id
 HOURLY = {'poll': '100ms', 'rescan': '1h'}       # the queue is asked all the time, hours are listed once
 
 
-@pytest.fixture(scope='module')
-def azurite(tmp_path_factory):
-    try:
-        with Azurite(tmp_path_factory.mktemp('azurite')) as started:
-            yield started
-    except Unavailable as reason:
-        missing(reason)
-
-
 @pytest.fixture(params=['base64', 'plain'], scope='module')
 def service(request, tmp_path_factory):
-    try:
-        with AzuriteQueue(tmp_path_factory.mktemp('queue'), plain=request.param == 'plain') as started:
-            yield started
-    except Unavailable as reason:
-        missing(reason)
+    with at_hand(), AzuriteQueue(tmp_path_factory.mktemp('queue'), plain=request.param == 'plain') as started:
+        yield started
 
 
 @pytest.fixture
@@ -146,6 +134,20 @@ def test_a_queue_in_trouble_costs_nothing_but_time(penstock, far_end, azurite, c
     assert daemon.log_text().count('the queue cannot be read') == 1
     assert far_end.count() == 3
     assert 'sig=' not in daemon.log_text()
+
+
+@pytest.mark.parametrize('wrong, wanted', [('', 'the queue can be read'), ('name', 'there is no such queue'),
+                                           ('sas', 'does not allow to process')])
+def test_the_queue_is_asked_online(penstock, far_end, azurite, container, queue, wrong, wanted):
+    """`check --online`; what it has taken from the queue is back at once."""
+    more = {'auth': 'sas', 'queue_sas_file': azurite.secret(queue.sas('r'))} if wrong == 'sas' else {}
+    queue.send(json.dumps(written(container.container_name, 'any')))
+    daemon = penstock(azurite.source(container.container_name, queue=queue.url + ('-not' if wrong == 'name' else ''), **more),
+                      far_end.sink())
+    done = daemon.command('check', '--online', '-c', str(daemon.config))
+    (said,) = [line for line in done.stdout.splitlines() if wanted in line]
+    assert said.startswith('wrong' if wrong else 'good')
+    wait_until(lambda: list(queue.client.receive_messages()), what='the message')
 
 
 def test_settings_are_checked(penstock, far_end, azurite, container):
