@@ -13,6 +13,7 @@
  * printable ASCII. HTTP/1.1 only: one batch in flight gains nothing from HTTP/2, and we spare its parser.
  */
 #include "daemon/http.h"
+#include "daemon/secret.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -210,7 +211,7 @@ static void http_text_clean(char *text)
 
 static void http_request_free(struct http_request *request)
 {
-    /* Headers hold our token, the body may hold a new one. What curl copied for itself is out of our reach. */
+    /* Headers hold our token, the body may hold a new one. What curl copied for itself it gives back by http_init()'s rule. */
     for (struct curl_slist *header = request->headers; header; header = header->next)
         explicit_bzero(header->data, strlen(header->data));
     curl_slist_free_all(request->headers);
@@ -609,11 +610,18 @@ static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
     return 0;
 }
 
+/* curl copies what it sends: headers with tokens, forms with secrets. */
+int http_init(void)
+{
+    return curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, secret_wiping_free, secret_wiping_realloc, strdup, calloc) ? UV_ENOMEM
+                                                                                                                        : 0;
+}
+
 int http_new(struct http **ret, uv_loop_t *loop, struct pen_error *err)
 {
     struct http *http;
 
-    if (curl_global_init(CURL_GLOBAL_DEFAULT))
+    if (http_init() < 0)
         return pen_error_set(err, UV_ENOMEM, "libcurl does not start");
     http = calloc(1, sizeof(*http));
     assert(http);

@@ -72,6 +72,8 @@ int http_url_check(const char *url, unsigned flags, struct pen_error *err);
 /* A Retry-After value, which is hostile: seconds or an HTTP date. -1 where it is neither. now: seconds since 1970. */
 int64_t http_retry_after(struct pen_span value, int64_t now);
 
+/* curl's own beginning, which http_new() makes as well: to be first, before there are threads. 0, or UV_ENOMEM. */
+int http_init(void);
 /* Also ignores SIGPIPE for the process, since OpenSSL writes to sockets with write(). */
 int http_new(struct http **ret, uv_loop_t *loop, struct pen_error *err);
 /* Never calls back inside the call. */

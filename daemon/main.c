@@ -1,10 +1,10 @@
 /* main.c - the binary: finds the subcommand, makes the process a safe place for it, and hands over. */
 #include "daemon/commands.h"
+#include "daemon/http.h"
 #include "daemon/option.h"
 #include "daemon/service.h"
 #include "daemon/secret.h"
 
-#include <curl/curl.h>
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
@@ -94,7 +94,7 @@ static int process_harden(void)
 static int libraries_init(void)
 {
     (void)secret_memory_init();
-    if (OPENSSL_init_crypto(0, NULL) != 1 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
+    if (OPENSSL_init_crypto(0, NULL) != 1 || http_init() < 0) {
         fputs("penstock: cannot start OpenSSL and curl\n", stderr);
         return 1;
     }

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,8 +26,47 @@
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
+void secret_wiping_free(void *memory)
+{
+    if (memory != NULL)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
+
+void *secret_wiping_realloc(void *memory, size_t size)
+{
+    size_t had = memory != NULL ? malloc_usable_size(memory) : 0;
+    void *moved = malloc(size);
+
+    if (moved == NULL)
+        return NULL;
+    if (had > 0)
+        memcpy(moved, memory, had < size ? had : size);
+    secret_wiping_free(memory);
+    return moved;
+}
+
+static void *on_openssl_malloc(size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return malloc(size);
+}
+
+static void *on_openssl_realloc(void *memory, size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return secret_wiping_realloc(memory, size);
+}
+
+static void on_openssl_free(void *memory, const char *file, int line)
+{
+    (void)file, (void)line;
+    secret_wiping_free(memory);
+}
+
 bool secret_memory_init(void)
 {
+    (void)CRYPTO_set_mem_functions(on_openssl_malloc, on_openssl_realloc, on_openssl_free);
     return CRYPTO_secure_malloc_init(SECRET_HEAP, SECRET_LEAST) == 1;
 }
 

@@ -1,17 +1,23 @@
 /*
  * secret.h - memory for secrets: locked, so that it is never swapped; left out of core dumps; wiped when it is given back.
  *
- * It is OpenSSL's secure heap, SECRET_HEAP large: room for the tokens and requests of some hundred identities at once. Where it is full,
- * or was not set up (commands that hold no secrets, unit tests), ordinary memory takes its place, and only the wiping stays.
- * What libcurl copies of a header lives in its own memory, for as long as the request does.
+ * It is OpenSSL's secure heap, SECRET_HEAP large: room for the tokens and requests of some hundred identities at once. Where it is
+ * full, or was not set up (commands that hold no secrets, unit tests), ordinary memory takes its place, and only the wiping stays.
+ *
+ * libcurl and OpenSSL copy what they send and receive. That is ordinary memory, too, for as long as a request lasts; then they
+ * give it back by the wiping functions below.
  */
 #ifndef DAEMON_SECRET_H
 #define DAEMON_SECRET_H
 
 #include "daemon/conf.h"             /* pen_secret_read(), pen_secret_wipe() */
 
-/* Before there are threads. False: the system does not let us lock that much; the heap is there all the same. */
+/* Before there are threads, and before anything else of OpenSSL's. False: the system does not let us lock that much; the heap is
+ * there all the same. */
 bool secret_memory_init(void);
+/* For libraries that let us choose: as free() and realloc(), and what is given up is wiped. */
+void secret_wiping_free(void *memory);
+void *secret_wiping_realloc(void *memory, size_t size);
 void *secret_alloc(size_t size);     /* zeroed; never NULL */
 void secret_free(void *secret, size_t size);      /* wipes; copes with NULL */
 /* A text made as by printf, and its end. */

@@ -18,6 +18,7 @@
 #include "daemon/entra.h"
 #include "daemon/http.h"
 #include "daemon/json.h"
+#include "daemon/secret.h"
 #include "sinks/quota.h"
 
 #include <assert.h>
@@ -238,9 +239,7 @@ static void post_answer(struct post *post, enum pen_outcome outcome, int64_t del
     struct sentinel *sentinel = post->sentinel;
     struct pen_batch *batch = post->batch;
 
-    if (post->authorization)
-        explicit_bzero(post->authorization, strlen(post->authorization));
-    free(post->authorization);
+    secret_text_free(post->authorization);
     post->authorization = NULL;
     post->batch = NULL;
     post->state = POST_FREE;
@@ -369,11 +368,8 @@ static void on_token(void *arg, const char *token, bool refused, int64_t retry_a
         post_answer(post, refused ? PEN_REFUSED : PEN_RETRY, retry_after_ms, why);
         return;
     }
-    if (post->authorization)
-        explicit_bzero(post->authorization, strlen(post->authorization));
-    free(post->authorization);
-    if (asprintf(&post->authorization, SENTINEL_BEARER "%s", token) < 0)
-        abort();
+    secret_text_free(post->authorization);
+    post->authorization = secret_text(SENTINEL_BEARER "%s", token);
     post_send(post);
 }
 

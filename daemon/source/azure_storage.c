@@ -9,7 +9,7 @@
  */
 #include "daemon/source/azure_storage.h"
 
-#include "daemon/conf.h"
+#include "daemon/secret.h"
 #include "daemon/source/azure_listing.h"
 #include "daemon/source/azure_verdict.h"
 
@@ -182,9 +182,7 @@ static void request_free(struct storage_request *request)
     listing_free(request->listing);
     messages_free(request->messages);
     free(request->receipt);
-    if (request->token != NULL)
-        explicit_bzero(request->token, strlen(request->token));
-    free(request->token);
+    secret_text_free(request->token);
     free(request->failed);
     free(request->name);
     free(request->prefix);
@@ -537,9 +535,7 @@ static void on_token(void *arg, const char *token, bool refused, int64_t retry_a
         request_fail(request, refused ? STORAGE_REFUSED : STORAGE_BUSY, retry_after_ms, why);
         return;
     }
-    request->token = strdup(token);
-    if (request->token == NULL)
-        abort();
+    request->token = secret_text("%s", token);
     request_send(request);
 }
 
