@@ -71,6 +71,8 @@ typedef void (*entra_done)(void *arg, const char *token, bool refused, int64_t r
 
 /* What single rows cannot tell; the sentence begins with the key. Neither files nor the environment are looked at. */
 int entra_conf_check(const struct entra_conf *conf, struct pen_error *err);
+/* Whether the far end (an URL, or host:port) is in the cloud that is set; any other host may be anywhere. `key` named it. */
+int entra_cloud_check(const struct entra_conf *conf, const char *key, const char *far_end, struct pen_error *err);
 /* Checks the conf as well, and the environment; files are first read when a token is asked for. */
 int entra_new(struct entra **ret, struct http *http, uv_loop_t *loop, const struct entra_conf *conf,
               struct pen_error *err);

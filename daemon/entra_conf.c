@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 const char *const entra_auth_names[] = {
     [ENTRA_AUTO] = "auto", [ENTRA_SECRET] = "secret", [ENTRA_CERTIFICATE] = "certificate", [ENTRA_WORKLOAD] = "workload-identity",
@@ -40,6 +41,34 @@ const char *entra_conf_authority(const struct entra_conf *conf)
 const char *entra_conf_scope(const struct entra_conf *conf)
 {
     return conf->scope != NULL ? conf->scope : clouds[conf->cloud].scopes[conf->audience];
+}
+
+/* ---- Far ends, by their domains -------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *domain;
+    enum entra_cloud cloud;
+} domains[] = {
+    { ".azure.com", ENTRA_PUBLIC }, { ".windows.net", ENTRA_PUBLIC }, { ".azure.us", ENTRA_USGOV },
+    { ".usgovcloudapi.net", ENTRA_USGOV }, { ".azure.cn", ENTRA_CHINA }, { ".chinacloudapi.cn", ENTRA_CHINA },
+};
+
+int entra_cloud_check(const struct entra_conf *conf, const char *key, const char *far_end, struct pen_error *err)
+{
+    const char *host = strstr(far_end, "://");
+    size_t size, end;
+
+    if (conf->authority != NULL && conf->scope != NULL)
+        return 0;                                  /* the user knows better */
+    host = host != NULL ? host + 3 : far_end;
+    size = strcspn(host, "/:,?#");
+    for (size_t i = 0; i < sizeof(domains) / sizeof(*domains); i++) {
+        end = strlen(domains[i].domain);
+        if (size > end && strncasecmp(host + size - end, domains[i].domain, end) == 0 && (int)domains[i].cloud != conf->cloud)
+            return pen_error_set(err, UV_EINVAL, "cloud: %s is in another of Azure's clouds: set cloud = %s", key,
+                                 entra_cloud_names[domains[i].cloud]);
+    }
+    return 0;
 }
 
 /* ---- Rows and kinds -------------------------------------------------------------------------------------------- */
@@ -126,7 +155,7 @@ int entra_conf_check(const struct entra_conf *conf, struct pen_error *err)
 
     if (http_url_check(entra_conf_authority(conf), 0, &inner) < 0)
         return pen_error_set(err, UV_EINVAL, "authority: %.*s", 400, inner.text);
-    if (strpbrk(entra_conf_authority(conf), "?#"))
+    if (strpbrk(entra_conf_authority(conf), "?# \"\\"))          /* quotes: it becomes a claim as well */
         return pen_error_set(err, UV_EINVAL, "authority: expected https://HOST without anything behind it");
     if (conf->tenant != NULL && !tenant_fits(conf->tenant))
         return pen_error_set(err, UV_EINVAL, "tenant: expected the tenant's id (a GUID) or one of its domain names");

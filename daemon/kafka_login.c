@@ -47,8 +47,12 @@ static struct entra_conf login_conf(const struct kafka_client *client, const cha
 int kafka_login_check(const struct kafka_client *client, struct pen_error *err)
 {
     struct entra_conf conf = login_conf(client, client->entra.scope);
+    int r;
 
-    return kafka_client_has_tokens(client) ? entra_conf_check(&conf, err) : 0;
+    if (!kafka_client_has_tokens(client))
+        return 0;
+    r = entra_conf_check(&conf, err);
+    return r < 0 ? r : entra_cloud_check(&conf, "the first broker", client->brokers, err);
 }
 
 int kafka_login_new(struct kafka_login **ret, const struct kafka_client *client, struct http *http, uv_loop_t *loop,

@@ -633,6 +633,8 @@ static int sentinel_fill(struct sentinel *sentinel, const struct pen_conf *conf,
         r = sentinel_check_stream(streams[i], err);
     if (r == 0)
         r = entra_conf_check(&set->entra, err);
+    if (r == 0)
+        r = entra_cloud_check(&set->entra, "endpoint", set->endpoint, err);
     return r;
 }
 

@@ -685,7 +685,8 @@ int storage_conf_check(const struct storage_conf *conf, struct pen_error *err)
         return conf->key_file != NULL ? 0
                                       : pen_error_set(err, UV_EINVAL, "key_file: auth = key needs it: the file with the account's key");
     case STORAGE_ENTRA:
-        return entra_conf_check(&conf->entra, err);
+        r = entra_conf_check(&conf->entra, err);
+        return r < 0 ? r : entra_cloud_check(&conf->entra, "container", conf->container, err);
     }
     return 0;
 }

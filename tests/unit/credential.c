@@ -160,6 +160,7 @@ static void test_who_we_cannot_be(void **state)
         { "IDENTITY_ENDPOINT=file:///etc/passwd IDENTITY_HEADER=h", { 0 }, "no URL" },
         { "IDENTITY_ENDPOINT=http://127.0.0.1/?a=b IDENTITY_HEADER=h", { 0 }, "no URL" },
         { APP "AZURE_FEDERATED_TOKEN_FILE=/t AZURE_AUTHORITY_HOST=ftp://x", { 0 }, "authority: " },
+        { APP "AZURE_FEDERATED_TOKEN_FILE=/t AZURE_AUTHORITY_HOST=https://x/\"y", { 0 }, "authority: " },
         { "AZURE_TENANT_ID=../x AZURE_CLIENT_ID=" CLIENT " AZURE_FEDERATED_TOKEN_FILE=/t", { 0 }, "tenant: " },
         { "", { .auth = ENTRA_WORKLOAD }, "tenant: it is not set, and neither is AZURE_TENANT_ID" },
         { APP, { .auth = ENTRA_WORKLOAD }, "token_file: it is not set, and neither is AZURE_FEDERATED_TOKEN_FILE" },
@@ -185,6 +186,33 @@ static void test_who_we_cannot_be(void **state)
         if (!strstr(err.text, rows[i].says))
             fail_msg("row %zu: %s", i, err.text);
         assert_null(strstr(err.text, "hunter2"));
+    }
+}
+
+static void test_a_far_end_in_another_cloud_is_named(void **state)
+{
+    static const struct {
+        struct entra_conf conf;
+        const char *far_end, *says;
+    } rows[] = {
+        { { 0 }, "https://a-b.westeurope-1.ingest.monitor.azure.com", NULL },
+        { { 0 }, "https://a-b.usgovvirginia-1.ingest.monitor.azure.us/", "set cloud = usgov" },
+        { { .cloud = ENTRA_CHINA }, "https://acme.blob.core.windows.net/logs", "set cloud = public" },
+        { { .cloud = ENTRA_USGOV }, "acme.servicebus.chinacloudapi.cn:9093,other:9093", "set cloud = china" },
+        { { .cloud = ENTRA_USGOV }, "acme.servicebus.usgovcloudapi.net:9093", NULL },
+        { { .cloud = ENTRA_USGOV }, "https://127.0.0.1:4711/x.windows.net", NULL },
+        { { .cloud = ENTRA_USGOV }, "https://windows.net", NULL },
+        { { .authority = "https://a.example", .scope = "https://b.example/.default" }, "https://x.monitor.azure.us", NULL },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct pen_error err = { 0 };
+        int r = entra_cloud_check(&rows[i].conf, "endpoint", rows[i].far_end, &err);
+
+        assert_int_equal(r, rows[i].says ? UV_EINVAL : 0);
+        if (r < 0)
+            assert_non_null(strstr(err.text, rows[i].says));
     }
 }
 
@@ -521,7 +549,8 @@ static void test_certificates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_who_we_are), TEST(test_who_we_cannot_be), TEST(test_two_are_one_only_if_all_is_the_same), TEST(test_what_is_sent),
+        TEST(test_who_we_are), TEST(test_who_we_cannot_be), TEST(test_a_far_end_in_another_cloud_is_named),
+        TEST(test_two_are_one_only_if_all_is_the_same), TEST(test_what_is_sent),
         TEST(test_a_federated_token), TEST(test_a_stamp_tells_a_new_file_from_the_old), TEST(test_arc_opens_no_file_but_a_key),
         TEST(test_certificates),
     };
