@@ -61,6 +61,15 @@ BODIES = [                           # of Entra and of the API
     b'"00000000-0000-0000-0000-000000000000"}', b'{"error_codes":["x"],"trace_id":"\x1b[2J"}', b'{"error":{"code":"InvalidRecords","message":"m"}}',
     b'{"error":{"code":"\\u001b[2J\\n"}}', b'<html>', b'', b'{', b'[]', b'{"access_token":{},"expires_in":[]}', b'\xff\xfe',
 ]
+MANAGED = [                          # of machines' own endpoints
+    b'{"access_token":"abc","expires_in":"86400","expires_on":"1700003600","not_before":"1","resource":"https://m","token_type":"Bearer"}',
+    b'{"access_token":"abc","expires_on":"1700003600","token_type":"Bearer"}', b'{"access_token":"a","expires_on":-9223372036854775808,"token_type":"Bearer"}',
+    b'{"error":"invalid_request","error_description":"Identity not found"}', b'{"error":"invalid_resource"}', b'{"statusCode":401,"message":"m"}',
+]
+CHALLENGES = [
+    b'Basic realm=FOLDER/good.key', b'Basic realm=FOLDER/../secret', b'Basic realm=FOLDER/secret', b'basic REALM=FOLDER/good.key', b'Basic realm=/etc/shadow',
+    b'Basic realm=FOLDER//good.key', b'Basic realm=FOLDER/.key', b'Basic realm="FOLDER/good.key"', b'Basic realm=FOLDER/good.key\0', b'Bearer', b'',
+]
 PATTERNS = [
     b'/a/**/*.json\0/a/b/c.json', b'/a/[a-z]*[!x]?\0/a/bcd', b'/**/**/**/a\0/b/b/b/b/b/b/b/a', b'/a*a*a*a*a*b\0/aaaaaaaaaaaaaaaaaaaaaaaaaaaa',
     b'relative\0/x', b'/[\0/[', b'/[]a]\0/]', b'/[\\]]\0/]', b'/.*\0/.a', b'//a/./../b\0/a', b'/\xff*\0/\xff\xfe', b'/' + b'*/' * 70 + b'\0/a',
@@ -180,6 +189,13 @@ def seeds(target):
             for data in rules():
                 for which in range(3):
                     yield bytes([which]) + json.dumps(data).encode()
+        case 'tokens':
+            for body in BODIES + MANAGED:
+                for kind in range(6):
+                    for status in (1, 7, 9, 11, 802):
+                        yield bytes([4 * kind]) + status.to_bytes(2, 'big') + body
+            for value in CHALLENGES:
+                yield b'\3' + value
         case 'listing':
             for data in LISTINGS:
                 yield from (b'\0' + data, b'\7' + data, b'\xff' + data)
