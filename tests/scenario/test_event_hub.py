@@ -286,7 +286,7 @@ def guarded(tmp_path_factory):
     """Entra's stand-in, which signs its tokens, and a broker that verifies them, as Event Hubs does."""
     folder = tmp_path_factory.mktemp('guarded')
     sasl = 'listener.name.sasl_ssl.oauthbearer.'
-    with FarEnd(folder / 'entra', '--sign', '--audience', 'https://localhost') as entra:
+    with FarEnd(folder / 'entra', '--sign', '--assertions', '--audience', 'https://localhost') as entra:
         try:
             kafka = Kafka(folder / 'kafka', {
                 **AUTHORIZER, 'sasl.enabled.mechanisms': 'OAUTHBEARER',
@@ -309,14 +309,17 @@ def guarded(tmp_path_factory):
 
 
 def test_tokens_of_entra_log_source_and_sink_in_and_are_renewed(guarded, penstock):
-    """From a hub to another hub; the tokens live for seconds, and the broker asks for new ones on lines that are open."""
+    """From a hub to another hub, by a secret here and a certificate there; the tokens live for seconds, and the broker asks for new
+    ones on lines that are open."""
     broker, entra = guarded
+    certified = {key: value for key, value in broker.login.items() if key != 'secret_file'}
+    certified['certificate_file'] = entra.folder / 'client.pem'
     for topic in 'tokens', 'tokens-out':
         broker.create_topic(topic)
     entra.token(token_seconds=8)
     produce(broker.bootstrap, 'tokens', values(0, 100))
     daemon = penstock(hub(broker, 'tokens', bootstrap=broker.bootstrap_sasl, **broker.login),
-                      siem(broker, 'tokens-out', **{'brokers': broker.bootstrap_sasl, **broker.login})).start()
+                      siem(broker, 'tokens-out', **{'brokers': broker.bootstrap_sasl, **certified})).start()
     wait_until(lambda: total(daemon.counters(), 'delivered') == 100, 60, 'the first', daemon)
     issued = entra.state()['tokens_issued']
     wait_until(lambda: entra.state()['tokens_issued'] >= issued + 2, 60, 'new tokens', daemon)

@@ -20,7 +20,9 @@ import pytest
 
 import assertions
 import scenes
+import tls
 from azure_clients import node_client, python_client, run_script
+from azurite import Azurite
 from clock import Clock
 from farend import FarEnd
 from judge import alarms, warnings
@@ -172,6 +174,27 @@ def test_sinks_of_one_identity_share_its_token(tmp_path, entra, penstock):
     scene.daemon.start()
     scene.until(lambda: scene.count('delivered') == 3 * len(scene.expected), 'three times each')
     assert entra.state()['tokens_issued'] == issued + 1
+
+
+def test_a_container_is_read_by_any_identity(tmp_path, far_end, penstock):
+    """Two sources over one container: an app with a certificate, and the machine's own identity, each with a token for storage."""
+    (tmp_path / 'storage').mkdir()
+    tls.make_server(tmp_path / 'storage')
+    storage = ('--sign', '--assertions', '--audience', 'https://storage.azure.com')
+    try:
+        with Azurite(tmp_path / 'azurite', tls=tmp_path / 'storage') as azurite, FarEnd(tmp_path / 'entra', *storage) as entra:
+            azurite.container('logs').upload_blob('a.json', b'{"a":1}\n{"a":2}\n')
+            authorities = tmp_path / 'authorities.pem'
+            authorities.write_bytes((tmp_path / 'storage' / 'ca.pem').read_bytes() + (entra.folder / 'ca.pem').read_bytes())
+            daemon = penstock(azurite.source('logs', 'app', auth='certificate', **app(entra), certificate_file=files(entra)['pem'],
+                                             ca_file=authorities),
+                              azurite.source('logs', 'machine', auth='managed-identity', ca_file=authorities), far_end.sink(**FAST))
+            daemon.start(**imds(entra))
+            wait_until(lambda: far_end.count() == 4, daemon=daemon, what='both')
+            assert daemon.stop() == 0 and alarms(daemon) == []
+            assert entra.state()['tokens_issued'] == 2
+    except Unavailable as reason:
+        missing(reason)
 
 
 @pytest.mark.plain
