@@ -1025,6 +1025,7 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
         goto fail;
     outlet->host = (struct pen_host){
         .loop = conf->loop, .http = conf->http, .schema = outlet->schema->name, .memory_max = conf->memory_max,
+        .beside = conf->beside,
     };
     r = type->open(&outlet->sink, &outlet->host, conf->settings->section, &inner);
     if (r < 0) {

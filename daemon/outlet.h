@@ -28,6 +28,7 @@ struct outlet_conf {
     uint32_t source_count;
     uint32_t stop_ms;
     size_t memory_max;               /* for the sink's libraries */
+    bool beside;                     /* a job beside the daemon; see sink.h */
     void (*on_moved)(void *arg);     /* memory was given back, or something came to its end */
     void *arg;
 };

@@ -790,7 +790,8 @@ static int pipeline_open_outlets(struct pipeline *pipeline, struct pen_error *er
         .state_dir = pipeline->conf.state_dir, .life = pipeline_life(), .keys = pipeline->keys,
         .reserve = pipeline->reserve,
         .source_count = settings->source_count, .stop_ms = settings->daemon.stop_ms,
-        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .on_moved = on_outlet_moved, .arg = pipeline,
+        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .beside = pipeline->conf.once,
+        .on_moved = on_outlet_moved, .arg = pipeline,
     };
     int r;
 

@@ -236,7 +236,7 @@ static int resend_open_outlet(struct resend *resend, struct pen_error *err)
     struct outlet_conf conf = {
         .settings = &resend->sink, .loop = &resend->loop, .budget = &resend->budget, .state_dir = resend->dir, .life = 1,
         .source_count = 1, .stop_ms = resend->settings->daemon.stop_ms,
-        .memory_max = resend->settings->daemon.memory / 8, .on_moved = on_moved, .arg = resend,
+        .memory_max = resend->settings->daemon.memory / 8, .beside = true, .on_moved = on_moved, .arg = resend,
     };
     int r = http_new(&resend->http, &resend->loop, err);
 

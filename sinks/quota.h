@@ -5,8 +5,8 @@
  * answers 429 to what is beyond. Who asks here first does not meet that. Live messages go before what was read back from a
  * spool; should they use up all there is, the spool waits until its disk is full and holds back the sources, live ones too.
  *
- * A process knows of itself alone: a `penstock replay` beside the daemon has a quota of its own, and Retry-After is what
- * keeps the two apart. All of it belongs to the loop's thread.
+ * A process knows of itself alone. So a `penstock replay` beside the daemon takes half of the minute at most, that the daemon
+ * finds the other half; where that is not enough, Retry-After keeps the two apart. All of it belongs to the loop's thread.
  */
 #ifndef SINKS_QUOTA_H
 #define SINKS_QUOTA_H

@@ -678,6 +678,18 @@ static void sentinel_open_urls(struct sentinel *sentinel)
     }
 }
 
+/* A job beside the daemon leaves it half of the minute. */
+static struct quota *sentinel_open_quota(const struct sentinel *sentinel)
+{
+    uint64_t requests = (uint64_t)sentinel->set.requests_a_minute, bytes = sentinel->set.bytes_a_minute;
+
+    if (sentinel->host->beside) {
+        requests -= requests / 2;
+        bytes -= bytes / 2;
+    }
+    return quota_open(sentinel->host->loop, sentinel->set.dcr, requests, bytes);
+}
+
 static void sentinel_open_posts(struct sentinel *sentinel)
 {
     sentinel->posts = calloc((size_t)sentinel->set.in_flight, sizeof(*sentinel->posts));
@@ -726,7 +738,7 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
     r = entra_new(&sentinel->entra, host->http, host->loop, &set->entra, err);
     if (r < 0)
         goto fail;
-    sentinel->quota = quota_open(host->loop, set->dcr, (uint64_t)set->requests_a_minute, set->bytes_a_minute);
+    sentinel->quota = sentinel_open_quota(sentinel);
     sentinel_open_posts(sentinel);
     sentinel->limits = sentinel_limits_of(set);
     uv_timer_init(host->loop, &sentinel->timer);

@@ -75,6 +75,7 @@ struct pen_host {
     struct http *http;
     const char *schema;              /* name of the schema this sink's messages are written in */
     size_t memory_max;               /* the sink's share of the budget for its libraries */
+    bool beside;                     /* a job beside the daemon (replay, resend): of what a far end allots it takes less */
 };
 
 struct pen_sink {

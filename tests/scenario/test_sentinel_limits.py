@@ -203,6 +203,18 @@ def test_sinks_of_one_dcr_share_its_minute(tmp_path, far_end, penstock):
     assert total(scene.stop(), 'retries') == 0
 
 
+def test_a_replay_leaves_half_to_the_daemon(tmp_path, far_end, penstock):
+    """It is another process, and knows nothing of the daemon's posts: so it takes half of the minute at most."""
+    # 600 a minute are 10 at once and 9.8 a second more: 40 in any three seconds; the whole would be 79.
+    far_end.settings(window_seconds=3, requests_per_window=50)
+    scene = Scene(tmp_path, penstock, far_end.sink(**FAST, batch_bytes='1K', requests_a_minute=1200, spool_after='60s'))
+    archive = tmp_path / 'archive.json'
+    archive.write_text(''.join(json.dumps({'n': n, 'text': 'x' * 500}) + '\n' for n in range(80)))
+    done = scene.daemon.command('replay', '-c', str(scene.daemon.config), str(archive))
+    assert done.returncode == 0, done.stderr
+    assert len(far_end.requests()) >= 80 and refusals(far_end) == [] and far_end.distinct() == 80
+
+
 def test_a_429_is_news_for_the_sink_that_met_it(tmp_path, far_end, penstock):
     """The DCR takes less than we were told, as when another machine sends there: Retry-After paces us, and all arrives."""
     far_end.settings(window_seconds=1, requests_per_window=20)

@@ -27,6 +27,7 @@ struct fake {
     unsigned seed;
     uint32_t seen[SEEN_MAX];         /* numbers in order of delivery */
     size_t seen_count;
+    size_t replayed;                 /* of them */
 };
 static struct fake fake;
 
@@ -45,6 +46,8 @@ static void fake_answer(struct pen_batch *batch)
     assert_int_equal(batch->size, batch->messages[batch->count - 1].offset + batch->messages[batch->count - 1].size);
     for (uint32_t i = 0; i < batch->count && outcome == PEN_DELIVERED; i++)
         fake.seen[fake.seen_count++] = (uint32_t)message_number(batch, i);
+    if (outcome == PEN_DELIVERED && batch->replayed)
+        fake.replayed += batch->count;
     pen_batch_answer(batch, outcome, 0, "as told");
 }
 
@@ -563,9 +566,12 @@ static void test_far_end_down_goes_to_spool(void **state)
     while (outlet_state(bench.outlet) != OUTLET_OPEN)
         uv_run(&bench.loop, UV_RUN_NOWAIT);
     assert_int_equal(spool_bytes(outlet_spool(bench.outlet)), 0);
+    assert_in_range(fake.replayed, 4000, 5000);    /* but for what had stayed in memory as well */
+    fake.replayed = 0;
     put(100);
     turn_until_idle();
     assert_in_order(0, 5100);
+    assert_int_equal(fake.replayed, 0);
     bench_close();
 }
 

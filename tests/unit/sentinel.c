@@ -32,7 +32,7 @@ static struct pen_host host;
 static struct server entra_server, api;
 static struct conf *conf;
 static void *sink;
-static bool stopped;
+static bool stopped, beside;
 static char dir[] = "/tmp/penstock-sentinel-XXXXXX";
 
 /* ---- The daemon's side, faked ---------------------------------------------------------------------------------- */
@@ -116,7 +116,7 @@ static int sink_open(const char *schema, const char *rows, const char *endpoint,
             "secret_file = %s/secret\nauthority = http://127.0.0.1:%d\n%s", endpoint, dcr, dir, entra_server.port, rows);
     fclose(file);
     assert_int_equal(conf_read(&conf, path, no_mistake, NULL, err), 0);
-    host = (struct pen_host){ .loop = &loop, .http = http, .schema = schema };
+    host = (struct pen_host){ .loop = &loop, .http = http, .schema = schema, .beside = beside };
     return sentinel_sink.open(&sink, &host, conf_section(conf, CONF_SINK, 0), err);
 }
 
@@ -604,6 +604,20 @@ static void test_quota(void **state)
     assert_int_equal(api.request_count, 1);
 }
 
+/* A job beside the daemon leaves it half, and no bound stays none. */
+static void test_a_job_beside_takes_half(void **state)
+{
+    static const struct server_turn turns[] = { REPLY("204 No Content") };
+
+    (void)state;
+    beside = true;
+    setup_with("asim", "requests_a_minute = 601\nbytes_a_minute = 0\n", good_token, COUNT(good_token), turns, 1);
+    beside = false;
+    assert_true(((struct sentinel *)sink)->quota->requests.size == 301.0 / 60);
+    assert_true(((struct sentinel *)sink)->quota->bytes.a_ms == 0);
+    teardown();
+}
+
 /* A post that repeats one with a new token is one more request. */
 static void test_the_second_try_is_charged(void **state)
 {
@@ -759,7 +773,7 @@ int main(void)
         cmocka_unit_test(test_no_answer), cmocka_unit_test(test_401_is_tried_once_with_a_new_token),
         cmocka_unit_test(test_token_trouble), cmocka_unit_test(test_submit_inside_an_answer),
         cmocka_unit_test(test_several_in_flight), cmocka_unit_test(test_post_bytes), cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_the_second_try_is_charged), cmocka_unit_test(test_longer_than_batch_bytes),
+        cmocka_unit_test(test_the_second_try_is_charged), cmocka_unit_test(test_a_job_beside_takes_half), cmocka_unit_test(test_longer_than_batch_bytes),
         cmocka_unit_test(test_stop_waits_for_an_answer), cmocka_unit_test(test_stop_hands_back),
         cmocka_unit_test(test_stop_while_packing), cmocka_unit_test(test_limits), cmocka_unit_test(test_bad_settings),
         cmocka_unit_test(test_the_table_of_options),
