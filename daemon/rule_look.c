@@ -1,7 +1,6 @@
 /* rule_look.c - see rule_look.h. */
 #include "daemon/rule_look.h"
 
-#include "daemon/credential.h"
 #include "daemon/json.h"
 
 #include <assert.h>
@@ -12,11 +11,12 @@
 #define API_VERSION "2023-03-11"
 #define BYTES_MAX (8u << 20)         /* of a rule; a stream of 500 columns has 30 KB */
 
+#define MANAGEMENT(look) (int)(look)->target.management.size, (look)->target.management.data
+
 struct rule_look {
     struct rule_look_conf conf;
     struct sentinel_target target;
     struct rule rule;
-    char *management, *scope;        /* Azure Resource Manager's address, and what a token for it is for */
     struct entra *entra;
     struct http_request *request;
     struct buf body;
@@ -65,14 +65,14 @@ static void look_judge(struct rule_look *look, const struct http_answer *answer)
         look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: the app may not read the rule (status 403); give it "
                   "the role Monitoring Reader on the DCR");
     else if (answer->status == 401)
-        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.128s does not take Entra's token (status 401); "
-                  "check tenant, authority and management for this cloud", look->management);
+        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.*s does not take Entra's token (status 401); "
+                  "check tenant and cloud", MANAGEMENT(look));
     else if (answer->status > 0)
-        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.128s answered with status %d",
-                  look->management, answer->status);
+        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.*s answered with status %d",
+                  MANAGEMENT(look), answer->status);
     else
-        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.128s did not answer: %.256s",
-                  look->management, answer->trouble);
+        look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked: %.*s did not answer: %.256s",
+                  MANAGEMENT(look), answer->trouble);
 }
 
 static bool on_data(void *arg, int status, const char *data, size_t size)
@@ -103,7 +103,7 @@ static void look_ask(struct rule_look *look, const char *token)
     const char *headers[] = { NULL, "Accept: application/json", NULL };
     struct http_ask ask = { .method = "GET", .headers = headers, .conf = look->target.http, .on_data = on_data };
 
-    if (asprintf(&url, "%s%s?api-version=" API_VERSION, look->management, look->target.resource_id) < 0 ||
+    if (asprintf(&url, "%.*s%s?api-version=" API_VERSION, MANAGEMENT(look), look->target.resource_id) < 0 ||
         asprintf(&authorization, "Authorization: Bearer %s", token) < 0)
         abort();
     ask.url = url;
@@ -123,26 +123,15 @@ static void on_token(void *arg, const char *token, bool refused, int64_t retry_a
         look_ask(look, token);
         return;
     }
-    look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked, without a token for %.128s: %.512s",
-              look->management, why);
+    look_tell(look, FINDING_UNKNOWN, "the DCR's columns were not checked, without a token for %.*s: %.512s",
+              MANAGEMENT(look), why);
     look->conf.done(look->conf.arg);
 }
 
 static void look_open(struct rule_look *look, struct pen_error *err)
 {
-    struct entra_conf entra = look->target.entra;
-
-    entra.audience = ENTRA_MANAGEMENT;
-    if (look->target.management != NULL && asprintf(&look->scope, "%s/.default", look->target.management) < 0)
-        abort();
-    entra.scope = look->scope;
-    /* Scope and address are one but for their ends. */
-    look->management = strdup(entra_conf_scope(&entra));
-    if (look->management == NULL)
-        abort();
-    *strstr(look->management, "/.default") = '\0';
     if (rule_add(&look->rule, look->conf.sink, &look->target, look->conf.schema, look->conf.kinds, err) == 0)
-        (void)entra_new(&look->entra, look->conf.http, look->conf.loop, &entra, err);
+        (void)entra_new(&look->entra, look->conf.http, look->conf.loop, &look->target.management_entra, err);
 }
 
 struct rule_look *rule_look_start(const struct rule_look_conf *conf)
@@ -175,7 +164,5 @@ void rule_look_close(struct rule_look *look)
     entra_close(look->entra);
     rule_free(&look->rule);
     buf_free(&look->body);
-    free(look->scope);
-    free(look->management);
     free(look);
 }

@@ -15,6 +15,7 @@
  * same event id. That is why stop() gives posts on the wire a moment to be answered before it hands them back.
  */
 #include "sinks/sentinel.h"
+#include "daemon/credential.h"
 #include "daemon/entra.h"
 #include "daemon/http.h"
 #include "daemon/json.h"
@@ -752,6 +753,14 @@ fail:
 
 /* ---- Seen from outside ------------------------------------------------------------------------------------------ */
 
+/* What tokens are for is its address, but for the end. */
+static struct pen_span sentinel_management(const struct sentinel_settings *set, const struct entra_conf *entra)
+{
+    const char *address = set->management ? set->management : entra_conf_scope(entra);
+
+    return (struct pen_span){ address, strlen(address) - (set->management ? 0 : strlen("/.default")) };
+}
+
 int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *conf, const char *schema,
                          struct pen_error *err)
 {
@@ -762,11 +771,15 @@ int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *con
     if (r < 0)
         return r;
     *ret = (struct sentinel_target){
-        .endpoint = set->endpoint, .dcr = set->dcr, .resource_id = set->dcr_resource_id, .management = set->management,
+        .endpoint = set->endpoint, .dcr = set->dcr, .resource_id = set->dcr_resource_id,
         .entra = set->entra, .http = sentinel_http_conf(set),
     };
-    ret->entra.audience = ENTRA_MONITOR;
     ret->entra.http = ret->http;
+    ret->management_entra = ret->entra;
+    ret->management_entra.scope = NULL;            /* what the user says of it is the ingestion API's */
+    ret->entra.audience = ENTRA_MONITOR;
+    ret->management_entra.audience = ENTRA_MANAGEMENT;
+    ret->management = sentinel_management(set, &ret->management_entra);
     for (int i = 0; i < PEN_KINDS; i++)
         ret->streams[i] = sentinel_stream(set, schema, (enum pen_kind)i);
     return 0;

@@ -13,8 +13,9 @@ struct sentinel_target {             /* texts belong to the configuration */
     const char *dcr;                 /* immutable id */
     const char *streams[PEN_KINDS];  /* of the DCR, where messages of a kind go */
     const char *resource_id;         /* of the DCR, in Azure Resource Manager; NULL: not set */
-    const char *management;          /* Azure Resource Manager's address; NULL: the cloud's */
-    struct entra_conf entra;         /* for tokens of the ingestion API */
+    struct pen_span management;      /* Azure Resource Manager's address, https://HOST */
+    struct entra_conf entra;         /* for tokens of the ingestion API, … */
+    struct entra_conf management_entra;                            /* … and of Azure Resource Manager */
     struct http_conf http;
 };
 
@@ -23,6 +24,8 @@ int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *con
                          struct pen_error *err);
 /* sentinel_probe.c: the sink's `probe`. */
 void sentinel_probe(struct probe *probe, const struct pen_conf *conf);
+/* sentinel_metrics.c: findings about what the DCR counted, and lost, in the last hour. */
+void sentinel_metrics(struct probe *probe, const struct sentinel_target *target);
 /* The ingestion API's answer to a post of one message: the outcome, and one sentence for people that begins with the status. */
 enum pen_outcome sentinel_judge(char why[static 512], const struct http_answer *answer, const char *stream);
 

@@ -120,6 +120,8 @@ void sentinel_probe(struct probe *probe, const struct pen_conf *conf)
         probe_tell(probe, FINDING_GOOD, "Entra gives a token");
     probe_endpoint(probe, &target);
     probe_rule(probe, conf);
+    if (token != NULL)
+        sentinel_metrics(probe, &target);
     if (token != NULL && probe->send_test_record)
         probe_post(probe, &target, token);
     else if (!probe->send_test_record)

@@ -1,4 +1,5 @@
-"""Azure Resource Manager, as far as data collection rules go: deploys a template that makes one, and shows it to who may read.
+"""Azure Resource Manager, as far as data collection rules go: deploys a template that makes one, shows it to who may read, and what
+it has counted.
 
 Strict: a template may hold nothing that this does not know, its expressions are worked out, and a rule is refused for what
 Microsoft's page on the structure of data collection rules forbids: stream names, column names and types, a flow without its
@@ -15,10 +16,12 @@ from aiohttp import web
 
 import streams
 
+AUDIENCE = 'https://management.azure.com'           # what tokens must be for
 RULE_TYPE = 'Microsoft.Insights/dataCollectionRules'
 TABLE_TYPE = 'Microsoft.OperationalInsights/workspaces/tables'
 ROLE_TYPE = 'Microsoft.Authorization/roleAssignments'
 VERSIONS = {RULE_TYPE: ('2022-06-01', '2023-03-11'), TABLE_TYPE: ('2022-10-01',), ROLE_TYPE: ('2022-04-01',)}
+METRICS_VERSIONS = ('2018-01-01', '2023-10-01')
 PUBLISHER = '3913510d-42f4-4e42-8a64-420c390055eb'
 SUBSCRIPTION = '99999999-8888-7777-6666-555555555555'
 GROUP = 'siem'
@@ -241,17 +244,18 @@ def read_flow(flow, columns, tables):
 class Arm:
     def __init__(self, entra, ingestion):
         self.entra, self.ingestion = entra, ingestion
-        self.audience = None         # the one that tokens must be for
         self.endpoint = None
         self.readable = True         # the client may read rules
         self.rules = {}              # resource id in lower case -> the rule
         self.roles = []              # (principal, scope) that may publish
         self.outputs = None          # of the last deployment
+        self.counted = {}            # metrics that say otherwise; None: there is no such one
 
-    def change(self, readable=None, properties=None):
+    def change(self, readable=None, properties=None, counted=None):
         """Behind the template's back: what is shown, not what the ingestion API takes."""
         if readable is not None:
             self.readable = readable
+        self.counted.update(counted or {})
         for rule in self.rules.values():
             rule['properties'].update(properties or {})
 
@@ -311,20 +315,43 @@ class Arm:
         self.ingestion.store.end(entry)
         return response
 
+    def metrics(self, request, rule):
+        """Azure Monitor's, of the rule: sums over all that was ever accepted."""
+        query = dict(request.query)
+        if set(query) != {'api-version', 'metricnames', 'aggregation', 'interval', 'timespan'} or query['interval'] != 'PT1H':
+            return error(400, 'BadRequest', 'The query is not what is expected.')
+        start, _, end = query['timespan'].partition('/')
+        if not (streams.DATETIME.match(start) and streams.DATETIME.match(end) and start < end):
+            return error(400, 'BadRequest', 'The timespan is none.')
+        lost = self.ingestion.store.db.execute("SELECT count(*) FROM violations WHERE what = 'undeclared-column'").fetchone()[0]
+        counted = {'RowsReceived_Count': sum(self.ingestion.store.rows.values()), 'RowsDropped_Count': 0,
+                   'TransformationErrors_Count': 0, 'ColumnsDroppedCount': lost, **self.counted}
+        names = query['metricnames'].split(',')
+        if any(counted.get(name) is None for name in names):
+            return error(400, 'BadRequest', f'Failed to find metric configuration for {names}. Valid metrics: {list(counted)}')
+        value = [{'id': f'{rule["id"]}/providers/Microsoft.Insights/metrics/{name}', 'type': 'Microsoft.Insights/metrics',
+                  'name': {'value': name, 'localizedValue': name}, 'unit': 'Count', 'errorCode': 'Success',
+                  'timeseries': [{'metadatavalues': [], 'data': [
+                      {'timeStamp': start, 'total': float(counted[name]), 'count': float(counted[name])}]}]} for name in names]
+        return web.json_response({'cost': 59, 'timespan': query['timespan'], 'interval': 'PT1H', 'value': value,
+                                  'namespace': RULE_TYPE, 'resourceregion': LOCATION})
+
     def answer(self, request):
-        trouble = self.entra.trouble(request.headers.get('Authorization'), self.audience)
+        trouble = self.entra.trouble(request.headers.get('Authorization'), AUDIENCE)
         if trouble is not None:
             return error(401, 'InvalidAuthenticationToken', trouble)
+        path, metrics, _ = request.path.lower().partition('/providers/microsoft.insights/metrics')
         version = request.query.get('api-version')
-        if version not in VERSIONS[RULE_TYPE]:
+        if version not in (METRICS_VERSIONS if metrics else VERSIONS[RULE_TYPE]):
             return error(400, 'InvalidApiVersionParameter', f'The api-version {version!r} is invalid.')
+        kind = 'metrics' if metrics else 'dataCollectionRules'
         if not self.readable:
             return error(403, 'AuthorizationFailed', f"The client '{self.entra.client}' does not have authorization to perform "
-                         f"action 'Microsoft.Insights/dataCollectionRules/read' over scope '{request.path}'.")
-        rule = self.rules.get(request.path.lower())
+                         f"action 'Microsoft.Insights/{kind}/read' over scope '{request.path}'.")
+        rule = self.rules.get(path)
         if rule is None:
             return error(404, 'ResourceNotFound', f"The Resource '{request.path}' was not found.")
-        return web.json_response(rule)
+        return self.metrics(request, rule) if metrics else web.json_response(rule)
 
 
 def error(status, code, message):

@@ -12,7 +12,8 @@ is also printed as one line when the ports are open. A second port, plain HTTP o
     POST /assertion          {"certify": true, "write": false} register a new certificate; else claims of the federated token
     POST /managed            {"up": false, "assigned": [...], "system": false, "realm": "..."}: managed.Managed by name
     POST /deploy             {"template", "parameters"}: an ARM template; its outputs are in /state from then on
-    POST /rule               {"readable": false} who reads it is refused; {"properties": {...}} change the deployed rule
+    POST /rule               {"readable": false} who reads it is refused; {"properties": {...}} change the
+                             deployed rule; {"counted": {"RowsDropped_Count": 1}} its metrics
 
 README.md beside this file tells what is known of the real ones and what is guessed.
 """
@@ -96,8 +97,8 @@ class FarEnd:
             self.entra.assertions = assertions.Assertions(self.folder)
         self.managed = managed.Managed(self.folder, self.entra, self.store, self.faults)
         self.managed_port = Port(self.managed.app(), 0, None)
-        self.arm.endpoint = self.arm.audience = f'https://127.0.0.1:{self.port.number}'
-        self.entra.others.add(self.arm.audience)
+        self.arm.endpoint = f'https://127.0.0.1:{self.port.number}'
+        self.entra.others.add(arm.AUDIENCE)
         self.control = web.AppRunner(self.control_app(), access_log=None)
         self.write_secret()
 

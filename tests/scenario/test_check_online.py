@@ -77,6 +77,25 @@ def test_a_test_record_is_sent_where_it_was_asked_for(scene, events, stream):
     assert 'test record' in json.dumps(row) and row['EventVendor'] == 'Penstock'
 
 
+def test_what_the_rule_has_counted_is_told(scene):
+    scene.check('--send-test-record')
+    assert 'in the last hour the DCR received 1 rows, and lost nothing that it knows of' in scene.check().said('good')
+    scene.far_end.rule(counted={'ColumnsDroppedCount': None})    # a service that does not know this one yet
+    assert any(said.startswith('in the last hour the DCR received 1 rows') for said in scene.check().said('good'))
+
+
+@pytest.mark.parametrize('counted, word, sentence', [
+    ({'TransformationErrors_Count': 3}, 'wrong', "the DCR's transformation failed 3 times"),
+    ({'ColumnsDroppedCount': 7}, 'wrong', 'the DCR dropped 7 values whose columns it does not know'),
+    ({'RowsReceived_Count': 10, 'RowsDropped_Count': 2}, 'unknown', 'the DCR dropped 2 of 10 rows'),
+])
+def test_what_the_rule_has_lost_is_named(scene, counted, word, sentence):
+    scene.far_end.rule(counted=counted)
+    scene.check()
+    assert any(said.startswith('in the last hour ' + sentence) for said in scene.said(word)), scene.found
+    assert not any('lost nothing' in said for said in scene.said('good'))
+
+
 # ---- What is wrong ----
 
 @pytest.mark.parametrize('change, sentence', [
