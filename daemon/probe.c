@@ -11,7 +11,7 @@
 
 void probe_tell(struct probe *probe, enum finding finding, const char *format, ...)
 {
-    char sentence[1024];
+    char sentence[2048];
     va_list args;
 
     va_start(args, format);

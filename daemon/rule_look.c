@@ -28,7 +28,7 @@ static void look_tell(struct rule_look *look, enum finding finding, const char *
 
 static void look_tell(struct rule_look *look, enum finding finding, const char *format, ...)
 {
-    char sentence[1024];
+    char sentence[2048];
     va_list args;
 
     va_start(args, format);

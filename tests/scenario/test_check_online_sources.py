@@ -24,6 +24,7 @@ def check(tmp_path, *sections, words=()):
 
 # ---- Containers, at a real Azurite ----
 
+@pytest.mark.sanitize
 def test_a_container_is_listed_and_read(azurite, far_end, tmp_path):
     container = azurite.container(f'logs-{secrets.token_hex(4)}')
     source = azurite.source(container.container_name, key_file=azurite.secret(KEY))
@@ -59,6 +60,7 @@ def ends(broker, topic, tmp_path, password=None, **more):
             ('sink siem', {'type': 'kafka', 'schema': 'ocsf', 'brokers': broker.bootstrap_sasl, **keys}))
 
 
+@pytest.mark.sanitize
 @pytest.mark.kafka
 def test_a_topic_is_looked_at_and_nothing_is_sent(broker, tmp_path):
     broker.create_topic('looked', 3)
@@ -67,6 +69,7 @@ def test_a_topic_is_looked_at_and_nothing_is_sent(broker, tmp_path):
     assert broker.read_all('looked') == []
 
 
+@pytest.mark.sanitize
 @pytest.mark.kafka
 def test_a_test_record_is_sent_where_it_was_asked_for(broker, tmp_path):
     broker.create_topic('tested')
@@ -90,6 +93,7 @@ def test_what_stands_in_the_way_of_a_topic_is_named(broker, tmp_path, keys, sent
         assert 'wr0ng-secret' not in done.stdout + done.stderr
 
 
+@pytest.mark.sanitize
 @pytest.mark.kafka
 def test_brokers_that_are_not_there(tmp_path):
     wrong, _, _ = check(tmp_path, ('source files', {'type': 'file', 'path': f'{tmp_path}/*.json'}),

@@ -115,6 +115,7 @@ def test_every_row_fits_its_stream(tmp_path, schema):
 
 # ---- The command ----
 
+@pytest.mark.sanitize
 def test_only_what_the_sinks_send_is_declared(tmp_path):
     rule = Rule(json.loads(printed(tmp_path, sinks=[sink(events='audit, unknown', stream_audit='Custom-Mine',
                                                          stream_unknown='Custom-the.rest_CL')])))
@@ -122,6 +123,7 @@ def test_only_what_the_sinks_send_is_declared(tmp_path):
     assert rule.streams.keys() == rule.outputs.keys() and rule.tables.keys() == {'the_rest_CL'}
 
 
+@pytest.mark.sanitize
 def test_two_sinks_of_one_rule_share_it(tmp_path):
     sinks = [sink(name='a', events='audit'), sink(name='b', events='network, audit'), ('sink k', {
         'type': 'kafka', 'brokers': '127.0.0.1:9092', 'topic': 't'})]

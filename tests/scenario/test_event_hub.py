@@ -20,6 +20,7 @@ from kafka import AUTHORIZER, Kafka, Unavailable, missing
 from penstock import Penstock, slower, total, wait_until
 from records import write_activity, write_nsg
 from stranger import Stranger
+from test_check_online_sources import check
 
 pytestmark = pytest.mark.kafka
 
@@ -329,6 +330,16 @@ def test_tokens_of_entra_log_source_and_sink_in_and_are_renewed(guarded, penstoc
     assert [made['n'] for made in kept(broker.read_all('tokens-out'))] == list(range(200))
     assert alarms(daemon) == [] and 'eyJ' not in daemon.log_text()
     entra.token(token_seconds=3599)
+
+
+def test_tokens_of_entra_log_check_online_in(guarded, tmp_path):
+    broker, _ = guarded
+    broker.create_topic('checked')
+    source = hub(broker, 'checked', bootstrap=broker.bootstrap_sasl, **broker.login)
+    wrong, good, _ = check(tmp_path, source, siem(broker, 'checked', **{'brokers': broker.bootstrap_sasl, **broker.login}),
+                           words=['--send-test-record'])
+    assert wrong == [] and good[:2] == ['the brokers let us in, and the topic checked has 1 partition'] * 2
+    assert len(broker.read_all('checked')) == 1
 
 
 @pytest.fixture
