@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from farend import FarEnd
-from penstock import wait_until
+from penstock import ROOT, wait_until
 
 NETWORK = 'Custom-PenstockNetworkSession'
 ROW = {'TimeGenerated': '2026-11-22T03:29:33.5481234Z', 'EventOriginalUid': 'a-1', 'SrcBytes': 2**40, 'SrcPortNumber': 443,
@@ -323,6 +323,34 @@ def test_nobody_else_is_trusted_and_old_tls_is_refused(caller):
     caller.context.minimum_version = caller.context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
         caller.token()
+
+
+ARM = '/subscriptions/99999999-8888-7777-6666-555555555555/resourceGroups/siem/providers/'
+RULE = ARM + 'Microsoft.Insights/dataCollectionRules/penstock'
+METRICS = RULE + '/providers/Microsoft.Insights/metrics?api-version=2018-01-01&aggregation=Total&interval=PT1H' \
+                 '&timespan=2026-11-22T08:00:00Z/2026-11-22T09:00:00Z&metricnames='
+
+
+@pytest.mark.parametrize('path, scope, status, code', [
+    (RULE + '?api-version=2023-03-11', 'https://management.azure.com/.default', 200, None),
+    (RULE.lower() + '?api-version=2023-03-11', 'https://management.azure.com/.default', 200, None),
+    (RULE + '?api-version=2023-03-11', 'https://monitor.azure.com/.default', 401, 'InvalidAuthenticationToken'),
+    (RULE + '?api-version=2023-03-11', None, 401, 'InvalidAuthenticationToken'),
+    (RULE + '?api-version=2018-01-01', 'https://management.azure.com/.default', 400, 'InvalidApiVersionParameter'),
+    (RULE + 'x?api-version=2023-03-11', 'https://management.azure.com/.default', 404, 'ResourceNotFound'),
+    (METRICS + 'RowsReceived_Count', 'https://management.azure.com/.default', 200, None),
+    (METRICS + 'RowsReceived_Count,Rows', 'https://management.azure.com/.default', 400, 'BadRequest'),
+    (METRICS.replace('T09', 'T07') + 'RowsReceived_Count', 'https://management.azure.com/.default', 400, 'BadRequest'),
+])
+def test_resource_manager_is_strict(tmp_path, path, scope, status, code):
+    with FarEnd(tmp_path / 'farend') as far_end:
+        far_end.deploy(json.loads((ROOT / 'conf' / 'dcr.json').read_text()), workspaceResourceId=ARM + 'x/workspaces/siem')
+        caller = Caller(far_end)
+        headers = {'Authorization': 'Bearer ' + caller.token(scope=scope)[1]['access_token']} if scope else {}
+        got, body, _ = caller.call('GET', path, None, headers)
+        assert (got, body.get('error', {}).get('code')) == (status, code)
+        if status == 200 and 'metrics' not in path:
+            assert body['properties']['immutableId'] == far_end.address['dcr'] and body['id'] == RULE
 
 
 def test_count_mode_counts_without_reading(tmp_path):
