@@ -114,7 +114,7 @@ def test_a_wrong_body_is_refused(caller, body, status):
     assert caller.post(body)[0] == status
 
 
-@pytest.mark.parametrize('body', [b'no gzip', gzip.compress(b'[{}]')[:-9]])
+@pytest.mark.parametrize('body', [b'no gzip', gzip.compress(b'[{}]', mtime=0)[:-9]])
 def test_broken_gzip_is_refused(caller, body):
     assert caller.post(body, Content_Encoding='gzip')[0] == 400
 
