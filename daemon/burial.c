@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define RETRY_MS 2000u
 #define BUSY_RETRY_MS 200u           /* a command reads or rewrites the file: seconds at most, unless somebody stopped it */
@@ -60,6 +61,13 @@ void burial_add(struct burial *burial, struct part *part, const char *why)
     TAILQ_INSERT_TAIL(&burial->waiting, part, entry);
     burial->waiting_count++;
     burial_say(burial, part);
+}
+
+uint64_t burial_bytes(const struct burial *burial)
+{
+    struct stat st;
+
+    return lstat(burial->path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 }
 
 /* ---- The job ---- */

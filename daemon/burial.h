@@ -45,6 +45,8 @@ void burial_init(struct burial *burial, const struct burial_conf *conf);
 void burial_free(struct burial *burial);          /* no job may run; what waits has been abandoned */
 /* The part's messages are at their end, for this reason. */
 void burial_add(struct burial *burial, struct part *part, const char *why);
+/* Bytes of the file of letters as it lies there: `penstock dead` may have changed it. Looks at the disk's inode, no more. */
+uint64_t burial_bytes(const struct burial *burial);
 /* Starts what may start. */
 void burial_pump(struct burial *burial);
 

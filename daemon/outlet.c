@@ -25,8 +25,10 @@
  */
 #include "daemon/outlet.h"
 
+#include "daemon/buf.h"
 #include "daemon/burial.h"
 #include "daemon/log.h"
+#include "daemon/status.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -70,6 +72,8 @@ struct outlet {
     bool append_trouble, read_trouble;             /* said already */
     struct ledger_row *ledger;
     struct outlet_counts counts;
+    struct answers answers;
+    char trouble[256];                             /* the last answer that was not "delivered", for people; "" since one was */
     uv_timer_t timer;
     /* one job of each at a time */
     struct outlet_append {
@@ -265,6 +269,7 @@ static void outlet_says_delivered(struct outlet *outlet, enum pen_kind kind)
 {
     outlet->backoff_ms = 0;
     outlet->dead_in_a_row = 0;
+    outlet->trouble[0] = '\0';
     if (outlet->refused[kind] || outlet->doubting || outlet->away.said) {
         outlet->refused[kind] = outlet->doubting = outlet->away.said = false;
         log_line(LOG_NOTE, "the far end takes our messages again", "sink", outlet->settings->name, NULL);
@@ -375,10 +380,21 @@ static void part_halve(struct part *part, const char *why)
     part_free(part);
 }
 
+/* Far ends may quote a message where they reject it: that goes with it into the dead letters, and is shown nowhere else. */
+static void outlet_note(struct outlet *outlet, enum pen_outcome outcome, const char *why)
+{
+    answers_add(&outlet->answers, outcome, why);
+    if (outcome == PEN_RETRY || outcome == PEN_REFUSED) {
+        (void)snprintf(outlet->trouble, sizeof(outlet->trouble), "%s", why != NULL ? why : "");
+        text_clean(outlet->trouble);
+    }
+}
+
 static void part_answered(struct part *part, enum pen_outcome outcome, uint32_t delay_ms, const char *why)
 {
     struct outlet *outlet = part->outlet;
 
+    outlet_note(outlet, outcome, why);
     switch (outcome) {
     case PEN_DELIVERED:
         outlet->counts.batches++;
@@ -1091,6 +1107,52 @@ const struct ledger_row *outlet_ledger(const struct outlet *outlet, uint32_t row
 const struct outlet_counts *outlet_counts(const struct outlet *outlet)
 {
     return &outlet->counts;
+}
+
+static bool outlet_is_refused(const struct outlet *outlet)
+{
+    bool refused = outlet->doubting;
+
+    for (int kind = 0; kind < PEN_KINDS; kind++)
+        refused = refused || outlet->refused[kind];
+    return refused;
+}
+
+/* Sealed, and not at its end. What is still open waits for its time. */
+static bool outlet_waits(const struct outlet *outlet)
+{
+    return !TAILQ_EMPTY(&outlet->inbox) || outlet->append.since_ms > 0 || outlet->ready_count > 0 ||
+        outlet->flying_count > 0 || outlet->burial.waiting_count > 0 || !spool_is_empty(outlet->spool);
+}
+
+void outlet_see(const struct outlet *outlet, struct status_sink *sink)
+{
+    const struct sink_settings *settings = outlet->settings;
+    const struct outlet_counts *counts = &outlet->counts;
+
+    sink->name = settings->name;
+    sink->type = settings->type->name;
+    sink->schema = outlet->schema->name;
+    sink->trouble = outlet->trouble[0] != '\0' ? outlet->trouble : NULL;
+    sink->flow = outlet->state;
+    sink->refused = outlet_is_refused(outlet);
+    sink->hold_ms = outlet->hold_until_ms > now_ms(outlet) ? outlet->hold_until_ms - now_ms(outlet) : 0;
+    sink->waiting = outlet_waits(outlet);
+    sink->batches = counts->batches;
+    sink->bytes = counts->bytes;
+    sink->submitted = counts->submitted;
+    sink->retries = counts->retries;
+    sink->refusals = counts->refusals;
+    sink->cuts = counts->cuts;
+    sink->in_flight = outlet->flying_count;
+    sink->in_turn = outlet->ready_count;
+    sink->spool_bytes = spool_bytes(outlet->spool);
+    sink->spool_max = settings->spool_max;
+    sink->damaged = spool_damaged(outlet->spool);
+    sink->dead_bytes = burial_bytes(&outlet->burial);
+    sink->dead_max = settings->dead_max;
+    sink->token_ms = settings->type->token_ms != NULL ? settings->type->token_ms(outlet->sink) : STATUS_NONE;
+    sink->answers = &outlet->answers;
 }
 
 const struct spool *outlet_spool(const struct outlet *outlet)

@@ -7,6 +7,7 @@
 #ifndef DAEMON_OUTLET_H
 #define DAEMON_OUTLET_H
 
+#include "daemon/answers.h"
 #include "daemon/batch.h"
 #include "daemon/ledger.h"
 #include "daemon/schema.h"
@@ -57,6 +58,9 @@ const struct sink_settings *outlet_settings(const struct outlet *outlet);
 enum outlet_state outlet_state(const struct outlet *outlet);
 const struct ledger_row *outlet_ledger(const struct outlet *outlet, uint32_t row);
 const struct outlet_counts *outlet_counts(const struct outlet *outlet);
+/* All of its own in status.h's terms; texts are lent until the next turn of the loop. */
+struct status_sink;
+void outlet_see(const struct outlet *outlet, struct status_sink *sink);
 /* Bytes of batches that may be in flight at once. */
 size_t outlet_window_bytes(const struct outlet *outlet);
 const struct spool *outlet_spool(const struct outlet *outlet);

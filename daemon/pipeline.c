@@ -21,6 +21,7 @@
 #include "daemon/io.h"
 #include "daemon/log.h"
 #include "daemon/spools.h"
+#include "daemon/status.h"
 #include "daemon/stream.h"
 #include "daemon/work.h"
 
@@ -49,6 +50,7 @@ struct source_host {
     struct work_plan plan;
     struct stream_list streams;
     uint64_t troubles;
+    uint64_t bytes;                                /* of chunks done with */
     struct work_counts counts;
     int64_t newest_ticks;                          /* newest event time accepted; 0: none yet */
     uint64_t faults_unsaid, fault_said_ms;
@@ -69,6 +71,7 @@ struct pipeline {
     struct pipeline_conf conf;
     const struct settings *settings;
     int lock_fd;
+    uint64_t started_ms;                           /* since 1970 */
     struct http *http;
     struct cursors *cursors;
     struct keys *keys;               /* NULL: nothing is encrypted */
@@ -281,6 +284,7 @@ static void job_commit(struct job *job)
     struct run *run;
 
     stream->chunk_at = (size_t)(work->data - stream->chunk->data) + work->consumed;
+    host->bytes += work->consumed;
     stream->chunk_message = job->message;
     stream->word = work->word_after;
     stream->skip = work->skip_after;
@@ -888,6 +892,7 @@ int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct
     pipeline->conf = *conf;
     pipeline->settings = conf->settings;
     pipeline->lock_fd = -1;
+    pipeline->started_ms = wall_ms();
     pipeline->flow_open = true;
     TAILQ_INIT(&pipeline->queue);
     pipeline->budget.total = conf->settings->daemon.memory;
@@ -997,116 +1002,94 @@ void pipeline_close(struct pipeline *pipeline)
 
 /* ---- What there is to see ---- */
 
-static void log_ledger(const char *source, const struct outlet *outlet, uint32_t row)
-{
-    const struct ledger_row *ledger = outlet_ledger(outlet, row);
-
-    log_line(LOG_NOTE, "messages", "source", source, "sink", outlet_name(outlet), "taken",
-             log_number(ledger_taken(ledger)), "delivered", log_number(ledger->count[LEDGER_DELIVERED]), "dead",
-             log_number(ledger->count[LEDGER_DEAD]), "dropped", log_number(ledger->count[LEDGER_DROPPED]), "held",
-             log_number(ledger->count[LEDGER_HELD]), "spooled", log_number(ledger->count[LEDGER_SPOOLED]), NULL);
-}
-
-static void log_source(const struct source_host *host)
-{
-    log_line(LOG_NOTE, "records", "source", host->settings->name, "read", log_number(host->counts.records), "events",
-             log_number(host->counts.events), "unknown", log_number(host->counts.unknown), "malformed",
-             log_number(host->counts.malformed), "partly", log_number(host->counts.partly), "oversize",
-             log_number(host->counts.oversize), "cut", log_number(host->counts.cut), "streams", log_number(host->streams.count), "troubles",
-             log_number(host->troubles), NULL);
-}
-
-/* What is known to be there and is not safe yet, in the sources' own unit: bytes, or offsets of a partition. */
-static uint64_t host_behind(const struct source_host *host)
+/* What is known to be there, in the sources' own unit, and is not safe yet, or not even read. */
+static void host_see_lag(const struct source_host *host, struct status_source *source)
 {
     const struct stream *stream;
     uint64_t behind = 0;
 
-    TAILQ_FOREACH(stream, &host->streams.streams, entry)
+    TAILQ_FOREACH(stream, &host->streams.streams, entry) {
         if (stream->end > stream->safe_position)
             behind += stream->end - stream->safe_position;
-    return behind;
+        if (stream->end > stream->position)
+            source->unread += stream->end - stream->position;
+    }
+    source->behind_bytes = host->settings->type->by_message ? STATUS_NONE : behind;
+    source->behind_messages = host->settings->type->by_message ? behind : STATUS_NONE;
+    source->newest_ms = host->newest_ticks > 0 ? (uint64_t)(host->newest_ticks / TICKS_PER_MS) : STATUS_NONE;
 }
 
-static size_t host_numbers(const struct source_host *host, struct source_number numbers[SOURCE_NUMBERS_MAX])
+static void host_see(const struct source_host *host, struct status_source *source)
 {
     const struct source_type *type = host->settings->type;
-    size_t count = type->numbers != NULL && host->self != NULL ? type->numbers(host->self, numbers) : 0;
 
-    assert(count <= SOURCE_NUMBERS_MAX);
-    return count;
+    *source = (struct status_source){
+        .name = host->settings->name, .type = type->name, .records = host->counts.records, .events = host->counts.events,
+        .unknown = host->counts.unknown, .malformed = host->counts.malformed, .partly = host->counts.partly,
+        .oversize = host->counts.oversize, .cut = host->counts.cut, .bytes = host->bytes, .streams = host->streams.count,
+        .troubles = host->troubles,
+    };
+    host_see_lag(host, source);
+    if (type->numbers != NULL && host->self != NULL)
+        source->number_count = type->numbers(host->self, source->numbers);
+    assert(source->number_count <= SOURCE_NUMBERS_MAX);
 }
 
-/* How far the source is, and what only its type counts. */
-static void log_lag(const struct source_host *host)
+static void route_see(const struct outlet *outlet, uint32_t row, const char *source, struct status *status)
 {
-    struct source_number numbers[SOURCE_NUMBERS_MAX];
-    size_t count = host_numbers(host, numbers);
-    char values[SOURCE_NUMBERS_MAX][24];
-    const char *pairs[6 + 2 * SOURCE_NUMBERS_MAX + 1] = { "source", host->settings->name, "newest", "none", "behind",
-                                                          log_number(host_behind(host)) };
-    struct buf newest = { 0 };
+    const struct ledger_row *ledger = outlet_ledger(outlet, row);
+    struct status_route *route = &status->routes[status->route_count];
 
-    if (host->newest_ticks > 0) {
-        buf_time(&newest, host->newest_ticks);
-        buf_char(&newest, '\0');
-        pairs[3] = newest.data;
-    }
-    for (size_t i = 0; i < count; i++) {
-        snprintf(values[i], sizeof(values[i]), "%" PRIu64, numbers[i].value);
-        pairs[6 + 2 * i] = numbers[i].name;
-        pairs[7 + 2 * i] = values[i];
-    }
-    log_pairs(LOG_NOTE, "lag", pairs);
-    buf_free(&newest);
+    if (source == NULL && ledger_taken(ledger) == 0)
+        return;
+    status->route_count++;
+    *route = (struct status_route){
+        .source = source != NULL ? source : STATUS_EARLIER, .sink = outlet_name(outlet), .taken = ledger_taken(ledger),
+        .delivered = ledger->count[LEDGER_DELIVERED], .dead = ledger->count[LEDGER_DEAD],
+        .dropped = ledger->count[LEDGER_DROPPED], .held = ledger->count[LEDGER_HELD],
+        .spooled = ledger->count[LEDGER_SPOOLED],
+    };
 }
 
-static void log_sink(const struct outlet *outlet)
+/* An outlet, and where its messages are: of the sources it takes, and what an earlier life left. */
+static void pipeline_see_outlet(const struct pipeline *pipeline, const struct outlet *outlet, struct status *status)
 {
-    static const char *const words[] = { "open", "spooling", "paused" };
-    const struct outlet_counts *counts = outlet_counts(outlet);
+    struct status_sink *sink = &status->sinks[status->sink_count++];
+    uint32_t first = status->route_count;
 
-    log_line(LOG_NOTE, "sink", "sink", outlet_name(outlet), "flow", words[outlet_state(outlet)], "batches",
-             log_number(counts->batches), "bytes", log_number(counts->bytes), "submitted", log_number(counts->submitted),
-             "retries", log_number(counts->retries), "refusals", log_number(counts->refusals), "cuts",
-             log_number(counts->cuts), "spool_bytes", log_number(spool_bytes(outlet_spool(outlet))), "damaged",
-             log_number(spool_damaged(outlet_spool(outlet))), NULL);
+    *sink = (struct status_sink){ 0 };
+    outlet_see(outlet, sink);
+    for (uint32_t h = 0; h < pipeline->host_count; h++)
+        if (outlet_settings(outlet)->source_mask[h / 64] >> (h % 64) & 1)
+            route_see(outlet, h, pipeline->hosts[h].settings->name, status);
+    route_see(outlet, pipeline->settings->source_count, NULL, status);
+    for (uint32_t i = first; i < status->route_count; i++) {
+        sink->all.taken += status->routes[i].taken;
+        sink->all.delivered += status->routes[i].delivered;
+        sink->all.dead += status->routes[i].dead;
+        sink->all.dropped += status->routes[i].dropped;
+        sink->all.held += status->routes[i].held;
+        sink->all.spooled += status->routes[i].spooled;
+    }
 }
 
-void pipeline_log_counters(struct pipeline *pipeline)
+void pipeline_see(const struct pipeline *pipeline, struct status *status)
 {
-    for (uint32_t h = 0; h < pipeline->host_count; h++) {
-        log_source(&pipeline->hosts[h]);
-        log_lag(&pipeline->hosts[h]);
-        for (uint32_t o = 0; o < pipeline->outlet_count; o++)
-            log_ledger(pipeline->hosts[h].settings->name, pipeline->outlets[o], h);
-    }
-    for (uint32_t o = 0; o < pipeline->outlet_count; o++) {
-        if (ledger_taken(outlet_ledger(pipeline->outlets[o], pipeline->host_count)) > 0)
-            log_ledger("(earlier)", pipeline->outlets[o], pipeline->host_count);
-        log_sink(pipeline->outlets[o]);
-    }
-    log_line(LOG_NOTE, "memory", "held", log_number(pipeline->budget.held), "peak", log_number(pipeline->budget.peak),
-             "budget", log_number(pipeline->budget.total), "flow", pipeline->flow_open ? "open" : "paused", NULL);
-}
-
-/* Sum of one place over all rows and sinks. */
-static uint64_t pipeline_sum(const struct pipeline *pipeline, enum ledger_place place)
-{
-    uint64_t sum = 0;
-
+    *status = (struct status){
+        .now_ms = wall_ms(), .started_ms = pipeline->started_ms, .memory_held = pipeline->budget.held,
+        .memory_peak = pipeline->budget.peak, .memory_budget = pipeline->budget.total,
+        .flow = pipeline->flow_open ? OUTLET_OPEN : OUTLET_PAUSED, .jobs = pipeline->jobs_running,
+        .workers = pipeline->job_count, .unsaved = pipeline->saver.trouble,
+        .sources = calloc(pipeline->host_count + 1u, sizeof(*status->sources)),
+        .sinks = calloc(pipeline->outlet_count + 1u, sizeof(*status->sinks)),
+        .routes = calloc((size_t)pipeline->outlet_count * (pipeline->host_count + 1u) + 1, sizeof(*status->routes)),
+    };
+    if (status->sources == NULL || status->sinks == NULL || status->routes == NULL)
+        abort();
+    for (uint32_t h = 0; h < pipeline->host_count; h++)
+        host_see(&pipeline->hosts[h], &status->sources[status->source_count++]);
     for (uint32_t o = 0; o < pipeline->outlet_count; o++)
-        for (uint32_t row = 0; row <= pipeline->settings->source_count; row++)
-            sum += outlet_ledger(pipeline->outlets[o], row)->count[place];
-    return sum;
-}
-
-void pipeline_status(const struct pipeline *pipeline, char *out, size_t size)
-{
-    snprintf(out, size, "%" PRIu64 " delivered, %" PRIu64 " held, %" PRIu64 " spooled, %" PRIu64 " dead; flow %s",
-             pipeline_sum(pipeline, LEDGER_DELIVERED), pipeline_sum(pipeline, LEDGER_HELD),
-             pipeline_sum(pipeline, LEDGER_SPOOLED), pipeline_sum(pipeline, LEDGER_DEAD),
-             pipeline->flow_open ? "open" : "paused");
+        pipeline_see_outlet(pipeline, pipeline->outlets[o], status);
 }
 
 uint64_t pipeline_busy_since(const struct pipeline *pipeline)
@@ -1123,6 +1106,17 @@ uint64_t pipeline_busy_since(const struct pipeline *pipeline)
             since = busy;
     }
     return since;
+}
+
+/* Sum of one place over all rows and sinks. */
+static uint64_t pipeline_sum(const struct pipeline *pipeline, enum ledger_place place)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t o = 0; o < pipeline->outlet_count; o++)
+        for (uint32_t row = 0; row <= pipeline->settings->source_count; row++)
+            sum += outlet_ledger(pipeline->outlets[o], row)->count[place];
+    return sum;
 }
 
 bool pipeline_all_delivered(const struct pipeline *pipeline)

@@ -28,10 +28,7 @@ void pipeline_stop(struct pipeline *pipeline);
 /* Only after on_stopped(), or instead of pipeline_start(). Its handles are gone after one more turn of the loop. */
 void pipeline_close(struct pipeline *pipeline);
 
-/* One log line per source, per source and sink, per sink, and one for the whole. */
-void pipeline_log_counters(struct pipeline *pipeline);
-/* One sentence for `systemctl status`. */
-void pipeline_status(const struct pipeline *pipeline, char *out, size_t size);
+/* What there is to see of it: pipeline_see() in status.h. */
 /* Since when the oldest job on the pool runs, on the loop's clock; 0: none does. */
 uint64_t pipeline_busy_since(const struct pipeline *pipeline);
 /* True while every message of every source is delivered, dead or dropped by rule; for `replay`'s exit status: none dead. */

@@ -4,6 +4,7 @@
 #include "daemon/log.h"
 #include "daemon/pipeline.h"
 #include "daemon/rule_watch.h"
+#include "daemon/status.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -38,6 +39,15 @@ void service_report(void *arg, const char *file, unsigned line, const char *sent
         fprintf(stderr, "%s: %s\n", file, sentence);
 }
 
+static void service_log_counters(const struct service *service)
+{
+    struct status status;
+
+    pipeline_see(service->pipeline, &status);
+    status_log(&status);
+    status_free(&status);
+}
+
 /* SIG_BLOCK or SIG_UNBLOCK for what we handle. Threads that start in between never see these signals: they are the loop's. */
 static void signals_mask(int how)
 {
@@ -59,7 +69,7 @@ static void on_signal(uv_signal_t *handle, int number)
     struct service *service = handle->data;
 
     if (number == SIGUSR1) {
-        pipeline_log_counters(service->pipeline);
+        service_log_counters(service);
         return;
     }
     if (service->stopping) {
@@ -78,12 +88,15 @@ static void on_beat(uv_timer_t *timer)
 {
     struct service *service = timer->data;
     uint64_t since = pipeline_busy_since(service->pipeline);
-    char status[256];
+    struct status status;
+    char sentence[256];
 
     if (service->watchdog_ms > 0 && (since == 0 || uv_now(&service->loop) - since < service->watchdog_ms))
         sd_notify(0, "WATCHDOG=1");
-    pipeline_status(service->pipeline, status, sizeof(status));
-    sd_notifyf(0, "STATUS=%s", status);
+    pipeline_see(service->pipeline, &status);
+    status_sentence(&status, sentence, sizeof(sentence));
+    status_free(&status);
+    sd_notifyf(0, "STATUS=%s", sentence);
 }
 
 static void service_stopped(void *arg)
@@ -159,7 +172,7 @@ int service_run(const struct service_conf *conf)
     while (!service.stopped)
         uv_run(&service.loop, UV_RUN_DEFAULT);
 
-    pipeline_log_counters(service.pipeline);
+    service_log_counters(&service);
     all_delivered = pipeline_all_delivered(service.pipeline);
     pipeline_close(service.pipeline);
     rule_watch_close(watch);

@@ -126,6 +126,7 @@ struct source_type {
     size_t (*numbers)(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX]);
     /* `check --online`: asks the far end whether it would let us read (daemon/probe.h). May be NULL. */
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
+    bool by_message;                 /* its streams are queues: positions and ends count messages, not bytes */
 };
 
 extern const struct source_type file_source, azure_blob_source, event_hub_source, kafka_source;

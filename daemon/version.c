@@ -2,9 +2,11 @@
  * version.c - which Penstock this is; and, for its own manual, every setting it knows.
  *
  * `penstock version --options` writes the rows as the part of conf/penstock.conf.5 between its two marks. conf/manual-update puts
- * them in, and the commands' --help into penstock(1) and the shells' completions; a test fails when they differ.
+ * them in, and the commands' --help into penstock(1) and the shells' completions; a test fails when they differ. So with
+ * `penstock version --metrics` and conf/metrics.md.
  */
 #include "daemon/commands.h"
+#include "daemon/metrics.h"
 #include "daemon/option.h"
 #include "daemon/settings.h"
 
@@ -75,10 +77,23 @@ static void options_print_all(void)
     }
 }
 
+static void metrics_print(void)
+{
+    struct buf page = { 0 };
+
+    metrics_explain(&page);
+    fwrite(page.data, 1, page.size, stdout);
+    buf_free(&page);
+}
+
 int command_version(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--options") == 0) {
         options_print_all();
+        return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "--metrics") == 0) {
+        metrics_print();
         return 0;
     }
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {

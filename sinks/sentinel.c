@@ -793,6 +793,13 @@ enum pen_outcome sentinel_judge(char why[static 512], const struct http_answer *
     return verdict.outcome;
 }
 
+static uint64_t sentinel_token_ms(void *self)
+{
+    const struct sentinel *sentinel = self;
+
+    return entra_life_ms(sentinel->entra);
+}
+
 static const char *const sentinel_schemas[] = { "asim", "ocsf", "raw", NULL };
 
 const struct pen_sink sentinel_sink = {
@@ -807,4 +814,5 @@ const struct pen_sink sentinel_sink = {
     .close = sentinel_close,
     .prove = sentinel_prove,
     .probe = sentinel_probe,
+    .token_ms = sentinel_token_ms,
 };

@@ -268,7 +268,7 @@ static size_t hub_numbers(void *self, struct source_number numbers[SOURCE_NUMBER
 const struct source_type event_hub_source = {
     .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .numbers = hub_numbers,
+    .numbers = hub_numbers, .by_message = true,
     .probe = kafka_source_probe,
 };
 
@@ -276,6 +276,6 @@ const struct source_type event_hub_source = {
 const struct source_type kafka_source = {
     .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .numbers = hub_numbers,
+    .numbers = hub_numbers, .by_message = true,
     .probe = kafka_source_probe,
 };
