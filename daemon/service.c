@@ -2,6 +2,7 @@
 #include "daemon/service.h"
 
 #include "daemon/log.h"
+#include "daemon/pages.h"
 #include "daemon/pipeline.h"
 #include "daemon/rule_watch.h"
 #include "daemon/status.h"
@@ -23,6 +24,7 @@ static const int signal_numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
 struct service {
     uv_loop_t loop;
     struct pipeline *pipeline;
+    struct pages *pages;
     uv_signal_t signals[SIGNALS];
     uv_timer_t beat;                               /* watchdog and status line */
     uint64_t watchdog_ms;                          /* 0: systemd does not watch */
@@ -167,6 +169,8 @@ int service_run(const struct service_conf *conf)
     log_to_journal();
     service_arm(&service);
     watch = rule_watch_start(conf->settings, &service.loop);
+    if (!conf->once)
+        service.pages = pages_open(conf->settings, &service.loop, conf->state_dir, service.pipeline);
     pipeline_start(service.pipeline);
     sd_notify(0, "READY=1");
     while (!service.stopped)
@@ -174,6 +178,7 @@ int service_run(const struct service_conf *conf)
 
     service_log_counters(&service);
     all_delivered = pipeline_all_delivered(service.pipeline);
+    pages_close(service.pages);
     pipeline_close(service.pipeline);
     rule_watch_close(watch);
     uv_run(&service.loop, UV_RUN_DEFAULT);

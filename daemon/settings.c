@@ -8,6 +8,7 @@
 
 #include "daemon/log.h"
 #include "daemon/option.h"
+#include "daemon/web.h"
 #include "daemon/work.h"
 
 #include <assert.h>
@@ -51,6 +52,15 @@ const struct pen_option daemon_options[] = {
       .help = "Cursors are saved at most this often; what lies between is read again after a crash." },
     { "stop_wait", PEN_MS, AT(stop_ms), .fallback = "8s", .min = 100, .max = 10 * MINUTE,
       .help = "Time that batches in flight get at stop before they are spooled; keep the unit's TimeoutStopSec above it." },
+    { "listen", PEN_TEXT, AT(listen),
+      .help = "Address and port of the status page, metrics and health, such as 127.0.0.1:9101; without it there is none. It is "
+              "read-only and asks for no password: anyone who reaches it may look." },
+    { "listen_names", PEN_LIST, AT(listen_names),
+      .help = "Host names and addresses under which it may be asked, beside the loopback's own. Needed beyond loopback: a browser "
+              "that was led here under any other name is sent away." },
+    { "stalled_after", PEN_MS, AT(stalled_after_ms), .fallback = "5m", .min = 0, .max = 24 * HOUR,
+      .help = "The daemon is no longer ready (/readyz) when a source or sink has stood still for so long although it has something "
+              "to do; 0 never." },
     { 0 }
 };
 #undef AT
@@ -133,6 +143,21 @@ static int word_index(const char *word, const char *const *names)
 
 /* ---- [daemon] ---- */
 
+/* Beyond loopback nobody should get by accident: the names are what says that it is meant. */
+static void daemon_check_listen(const struct daemon_settings *daemon, struct pen_conf *section)
+{
+    struct sockaddr_storage address;
+    struct pen_error err = { 0 };
+
+    if (daemon->listen == NULL || *daemon->listen == '\0')
+        return;
+    if (web_address_read(daemon->listen, &address, &err) < 0)
+        conf_mistake(section, "listen", "\"listen\": %s", err.text);
+    else if (!web_address_is_loopback(&address) && daemon->listen_names.count == 0)
+        conf_mistake(section, "listen", "\"listen\": this address can be reached from other machines, and whoever reaches it may "
+                     "look: if that is meant, name in \"listen_names\" under which names or addresses");
+}
+
 static void daemon_read(struct settings *settings)
 {
     struct pen_conf *section = conf_section(settings->conf, CONF_DAEMON, 0);
@@ -144,6 +169,7 @@ static void daemon_read(struct settings *settings)
     if (daemon->memory > 0 && daemon->record_max > daemon->memory / 4)
         conf_mistake(section, "record_max", "\"record_max\": expected at most a quarter of \"memory\", which is %lluM",
                      (unsigned long long)(daemon->memory / M));
+    daemon_check_listen(daemon, section);
 }
 
 /* ---- Types ---- */

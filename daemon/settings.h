@@ -21,6 +21,9 @@ struct daemon_settings {
     int log_level;                   /* choice: error, warning, info, debug; settings_log_level() translates */
     uint32_t cursor_save_ms;         /* 1s: how often cursors are saved, at most */
     uint32_t stop_ms;                /* 8s: time that in-flight batches get at stop */
+    char *listen;                    /* "127.0.0.1:9101"; NULL or "": no port */
+    struct pen_list listen_names;    /* beyond loopback: the names it goes by */
+    uint32_t stalled_after_ms;       /* 5m; 0: always ready */
 };
 
 struct source_settings {             /* rows every source has */

@@ -1,6 +1,8 @@
 """What scenario and crash tests share: the far end's stand-in, the daemon, and the rule for tests that cannot run here."""
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -79,3 +81,14 @@ def penstock(tmp_path):
     yield make
     for daemon in made:
         daemon.kill()
+
+
+@pytest.fixture
+def promtool():
+    """promtool('check', 'metrics', input=text): its subprocess.CompletedProcess."""
+    if shutil.which('promtool') is None:
+        pytest.skip('promtool is not installed: Debian has it in prometheus')
+
+    def run(*words, **more):
+        return subprocess.run(['promtool', *map(str, words)], capture_output=True, text=True, timeout=120, check=False, **more)
+    return run

@@ -1,13 +1,16 @@
 # Debian's packages, for tests/run and conf/demo/run: what is missing is installed, what is there is left alone.
 
 packages_build=(meson ninja-build pkgconf gcc g++ libc6-dev libuv1-dev librdkafka-dev libcurl4-openssl-dev libssl-dev
-    zlib1g-dev libisal-dev libzstd-dev libsimdjson-dev libinih-dev libsqlite3-dev libsystemd-dev libexpat1-dev)
+    zlib1g-dev libisal-dev libzstd-dev libsimdjson-dev libinih-dev libsqlite3-dev libsystemd-dev libexpat1-dev
+    libmicrohttpd-dev)
 packages_package=(dpkg-dev debhelper lintian libcmocka-dev)
 packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
     systemd man-db groff strace patch libfaketime util-linux
-    spin debootstrap systemd-container zsh fish)
+    spin debootstrap systemd-container zsh fish chromium fonts-dejavu-core prometheus)
+
+# Of prometheus only promtool is used; of chromium, what the status page looks like and does in it.
 
 # Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
 command -v npm >/dev/null || packages_tests+=(nodejs npm)
