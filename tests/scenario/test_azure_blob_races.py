@@ -203,7 +203,7 @@ def test_a_refusal_says_once_what_to_change(penstock, far_end, service, key_file
 
 
 @pytest.mark.parametrize('changes, wanted', [
-    ({'auth': 'sas', 'key_file': None}, '"sas_file'), ({'auth': 'entra', 'key_file': None}, 'tenant'),
+    ({'auth': 'sas', 'key_file': None}, '"sas_file'), ({'auth': 'secret', 'key_file': None}, 'tenant'),
     ({'container': 'https://a.blob.core.windows.net/logs?sv=1&sig=x'}, 'sas_file'),
     ({'container': 'https://a.blob.core.windows.net/logs/y=2026'}, 'prefix'),
     ({'container': 'https://a.blob.core.windows.net'}, 'CONTAINER'), ({'since': 'yesterday'}, 'since'),
