@@ -355,6 +355,9 @@ static void test_arc_opens_no_file_but_a_key(void **state)
             fail_msg("taken: %s", challenge);
         assert_null(strstr(err.text, "hunter2"));
     }
+    /* A folder whose name is as long. */
+    snprintf(challenge, sizeof(challenge), "Basic realm=/x%s/good.key", folder + 2);
+    assert_true(managed_read_key(&key, challenge, folder, &err) < 0);
     snprintf(challenge, sizeof(challenge), "Basic realm=%s/good.key", folder);
     assert_int_equal(managed_read_key(&key, challenge, folder, &err), 0);
     assert_string_equal(key, "the key");
