@@ -267,7 +267,7 @@ def test_a_broken_connection_and_what_was_accepted(caller, word, accepted):
     with pytest.raises((OSError, http.client.HTTPException)):
         caller.post([ROW])
     assert caller.far_end.count() == before + accepted
-    assert caller.far_end.requests()[-1]['fault'] == word
+    wait_until(lambda: caller.far_end.requests()[-1]['fault'] == word, what='the line that is written after the answer')
     assert caller.post([ROW])[0] == 204
 
 
