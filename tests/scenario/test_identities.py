@@ -27,7 +27,8 @@ from clock import Clock
 from farend import FarEnd
 from judge import alarms, warnings
 from kafka import Unavailable, missing
-from penstock import binary, slower, total, wait_until
+from penstock import binary, slower, wait_until
+from window import Window
 
 FAST = {'flush': '50ms', 'retry_min': '50ms', 'retry_max': '300ms'}
 RESOURCE = '/subscriptions/0000/resourceGroups/logs/providers/Microsoft.ManagedIdentity/userAssignedIdentities/penstock'
@@ -377,7 +378,8 @@ def planted(end):
 @pytest.mark.parametrize('level', ['error', 'info', 'debug'])
 @pytest.mark.parametrize('way', ['secret', 'certificate, PKCS#12', 'workload identity', 'App Service'])
 def test_no_secret_is_ever_shown(tmp_path, entra, penstock, way, level):
-    """Not in the log at any level, not to `ps`, not though the far ends' error bodies quote what they were sent."""
+    """Not in the log at any level, not to `ps`, not in status and metrics, not though the far ends' error bodies quote what they were
+    sent."""
     keys, variables = WAYS[way]
     scene = Scene(tmp_path, entra, penstock, **keys(entra))
     scene.daemon.configure(('source logs', {'type': 'file', 'path': f'{scene.logs}/*.json'}), sink(entra, **keys(entra)), log_level=level)
@@ -385,12 +387,16 @@ def test_no_secret_is_ever_shown(tmp_path, entra, penstock, way, level):
     echo = '{"error":"invalid_client","error_description":"%s","error_codes":[7000215],"trace_id":"%s"}' % (
         ' '.join(hidden.values()), hidden['secret'])
     where = 'managed' if way == 'App Service' else 'token'
+    asked = len(entra.requests(where))
     entra.fault(where=where, do='status', status=400 if where == 'managed' else 401, body=echo)
     entra.fault(do='status', status=401, body=echo, code='eyJ0eXAiOiJKV1Qi', count=2)
     scene.write()
     scene.daemon.start(**(variables(entra) if variables else {}))
     seen = [open(f'/proc/{scene.daemon.process.pid}/cmdline', 'rb').read().decode()]
-    scene.until(lambda: entra.requests(where)[-1]['status'] in (400, 401), 'the refusal')
+    scene.until(lambda: len(entra.requests(where)) > asked, 'the refusal')
+    window = Window(scene.daemon, wait=False)
+    scene.until(lambda: 'token' in window.get('/status.json', by_socket=True).text, 'the trouble to be shown')
+    seen += [window.get(path, by_socket=True).text for path in ('/', '/status.json', '/metrics')]
     if where == 'token':                                       # or the refusal would be remembered for a minute
         for name in ('secret', 'pfx', 'token'):
             os.utime(files(entra)[name])
