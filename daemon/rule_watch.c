@@ -1,4 +1,9 @@
-/* rule_watch.c - see rule_watch.h. */
+/*
+ * rule_watch.c - see rule_watch.h.
+ *
+ * It has an HTTP client of its own, which goes when the last look is over: no connection is held to far ends that will not be
+ * asked again.
+ */
 #include "daemon/rule_watch.h"
 
 #include "daemon/log.h"
@@ -8,12 +13,15 @@
 #include <stdlib.h>
 
 struct watched {
+    struct rule_watch *watch;
     struct rule_look *look;          /* NULL: done with, or nothing to look at */
     const char *sink;
 };
 
 struct rule_watch {
-    struct http *http;
+    struct http *http;               /* NULL: closed */
+    uv_timer_t over;                 /* on the turn after the last look, whose callback may be the client's */
+    unsigned looking, parts;         /* looks under way; of client and timer, those that are not gone */
     struct watched sinks[SETTINGS_SINKS_MAX];
 };
 
@@ -25,31 +33,53 @@ static void on_finding(void *arg, enum finding finding, const char *sentence)
         log_line(finding == FINDING_WRONG ? LOG_WARN : LOG_NOTE, sentence, "sink", watched->sink, NULL);
 }
 
+static void part_gone(struct rule_watch *watch)
+{
+    if (--watch->parts == 0)
+        free(watch);
+}
+
+static void on_http_closed(void *arg)
+{
+    part_gone(arg);
+}
+
+static void on_over(uv_timer_t *timer)
+{
+    struct rule_watch *watch = timer->data;
+
+    http_close(watch->http, on_http_closed, watch);
+    watch->http = NULL;
+}
+
 static void on_done(void *arg)
 {
     struct watched *watched = arg;
 
     rule_look_close(watched->look);
     watched->look = NULL;
+    if (--watched->watch->looking == 0)
+        uv_timer_start(&watched->watch->over, on_over, 0, 0);
 }
 
 static void watch_sink(struct rule_watch *watch, const struct sink_settings *sink, struct watched *watched, uv_loop_t *loop)
 {
     if (sink->type != &sentinel_sink)
         return;
+    watched->watch = watch;
     watched->sink = sink->name;
     watched->look = rule_look_start(&(struct rule_look_conf){
         .http = watch->http, .loop = loop, .sink = sink->name, .section = sink->section,
         .schema = sink->schema != NULL ? sink->schema : sink->type->schemas[0], .kinds = sink->kind_mask,
         .tell = on_finding, .done = on_done, .arg = watched,
     });
+    watch->looking += watched->look != NULL;
 }
 
 struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *loop)
 {
     struct rule_watch *watch = calloc(1, sizeof(*watch));
     struct pen_error err = { 0 };
-    bool any = false;
 
     assert(watch != NULL);
     if (http_new(&watch->http, loop, &err) < 0) {
@@ -57,19 +87,20 @@ struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *
         free(watch);
         return NULL;
     }
-    for (unsigned i = 0; i < settings->sink_count; i++) {
+    uv_timer_init(loop, &watch->over);
+    watch->over.data = watch;
+    watch->parts = 2;
+    for (unsigned i = 0; i < settings->sink_count; i++)
         watch_sink(watch, &settings->sinks[i], &watch->sinks[i], loop);
-        any |= watch->sinks[i].look != NULL;
-    }
-    if (any)
+    if (watch->looking > 0)
         return watch;
     rule_watch_close(watch);
     return NULL;
 }
 
-static void on_closed(void *arg)
+static void on_timer_closed(uv_handle_t *timer)
 {
-    free(arg);
+    part_gone(timer->data);
 }
 
 void rule_watch_close(struct rule_watch *watch)
@@ -78,5 +109,7 @@ void rule_watch_close(struct rule_watch *watch)
         return;
     for (unsigned i = 0; i < SETTINGS_SINKS_MAX; i++)
         rule_look_close(watch->sinks[i].look);
-    http_close(watch->http, on_closed, watch);
+    if (watch->http != NULL)
+        http_close(watch->http, on_http_closed, watch);
+    uv_close((uv_handle_t *)&watch->over, on_timer_closed);
 }

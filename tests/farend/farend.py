@@ -60,6 +60,10 @@ class Port:
             self.site = web.SockSite(self.runner, open_socket(self.number), ssl_context=self.context, backlog=512)
             await self.site.start()
 
+    def lines(self):
+        """Connections that are open now."""
+        return len(self.runner.server.connections) if self.runner.server else 0
+
     async def down(self):
         if self.site is None:
             return
@@ -186,7 +190,7 @@ class FarEnd:
     async def on_state(self, request):
         state = self.store.state()
         state.update(up=self.port.site is not None, tokens_issued=self.entra.issued, faults_waiting=len(self.faults.waiting),
-                     held=self.faults.held, settings=dataclasses.asdict(self.ingestion.settings), outputs=self.arm.outputs,
+                     held=self.faults.held, lines=self.port.lines(), settings=dataclasses.asdict(self.ingestion.settings), outputs=self.arm.outputs,
                      roles=self.arm.roles)
         return web.json_response(state)
 

@@ -206,6 +206,17 @@ def test_the_daemon_says_it_at_its_start(scene, penstock, far_end):
     assert 'sink=sentinel' in line and 'warning' in line or '<4>' in line, line
 
 
+def test_a_daemon_that_cannot_look_says_so_once(scene, penstock, far_end):
+    """And holds no line to those that it will not ask again."""
+    far_end.rotate_secret(write=False)
+    daemon = penstock(('source a', {'type': 'file', 'path': f'{scene.tmp_path}/*.none'}),
+                      far_end.sink(dcr_resource_id=scene.rule, management=far_end.address['endpoint'])).start()
+    wait_until(lambda: 'without a token for' in daemon.log.read_text(), daemon=daemon)
+    wait_until(lambda: far_end.state()['lines'] == 0, daemon=daemon)
+    assert daemon.stop() == 0
+    assert daemon.log.read_text().count('were not checked') == 1
+
+
 def test_a_daemon_stops_while_it_looks(scene, penstock, far_end):
     far_end.fault(where='token', do='hang', count=-1)
     daemon = penstock(('source a', {'type': 'file', 'path': f'{scene.tmp_path}/*.none'}),
