@@ -523,6 +523,15 @@ unsigned conf_section_line(const struct pen_conf *section)
     return section->line;
 }
 
+bool conf_section_whole(const struct pen_conf *section)
+{
+    for (const struct entry *entry = section->first; entry != NULL; entry = entry->next) {
+        if (entry->value == NULL)
+            return false;
+    }
+    return true;
+}
+
 const char *conf_value(struct pen_conf *section, const char *key)
 {
     struct entry *entry = section_entry(section, key);

@@ -37,6 +37,8 @@ struct pen_conf *conf_section_make(struct conf *conf, enum conf_kind kind, const
 void conf_section_put(struct pen_conf *section, const char *key, const char *value);
 const char *conf_section_file(const struct pen_conf *section);
 unsigned conf_section_line(const struct pen_conf *section);
+/* False: a value of the section could not be read, which was reported then. */
+bool conf_section_whole(const struct pen_conf *section);
 /* A key's value as written (after ${ENV}), or NULL: for `type`, before the rows are known. Marks it used. */
 const char *conf_value(struct pen_conf *section, const char *key);
 unsigned conf_value_line(const struct pen_conf *section, const char *key);

@@ -246,7 +246,7 @@ static void type_prove(struct pen_conf *section, int (*prove)(const struct pen_c
     struct pen_error err = { 0 };
     char *key;
 
-    if (prove == NULL || prove(section, &err) == 0)
+    if (prove == NULL || !conf_section_whole(section) || prove(section, &err) == 0)
         return;
     key = strndup(err.text, strcspn(err.text, ": "));
     assert(key != NULL);

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from penstock import ROOT, Penstock, binary, wait_until
+from penstock import ROOT, Penstock, binary, wait_until, write_config
 
 
 def penstock(*args, **env):
@@ -150,6 +150,18 @@ def test_values_of_the_environment_are_never_shown(tmp_path):
     assert checked.returncode == 2
     assert 'found "${PEN_SECRET}"' in checked.stderr
     assert 'hunter2' not in checked.stdout + checked.stderr
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    """A value that could not be read is not missing as well."""
+    file = tmp_path / 'bad.conf'
+    write_config(file, ('source a', {'type': 'file', 'path': '/srv/*.json'}),
+                 ('sink s', {'type': 'sentinel', 'endpoint': 'https://a.example', 'dcr': 'dcr-' + 32 * '0',
+                             'tenant': '00000000-0000-0000-0000-000000000000',
+                             'client': '00000000-0000-0000-0000-000000000000', 'secret_file': '${PEN_NOWHERE}/s'}))
+    checked = penstock('check', '-c', file)
+    assert checked.stderr == f'{file}:11: the environment variable PEN_NOWHERE is not set\n' \
+                             f'penstock check: 1 mistake in {file}\n'
 
 
 def test_file_that_is_not_there():
