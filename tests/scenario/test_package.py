@@ -135,15 +135,12 @@ def test_what_is_in_it(package, tmp_path):
     """A parser of one's own is built with what is installed and nothing else, and runs in what is installed."""
     run('dpkg-deb', '-x', package, tmp_path / 'root')
     [found] = (tmp_path / 'root/usr/lib').glob('*/pkgconfig/penstock.pc')
-    meson = re.search(r"version: '([^']+)'", (ROOT / 'meson.build').read_text())[1]
-    assert f'Version: {meson}\n' in found.read_text()
+    assert 'Version: ' + run('dpkg-deb', '-f', package, 'Version') in found.read_text()
     flags = run('env', f'PKG_CONFIG_SYSROOT_DIR={tmp_path}/root', 'pkg-config', '--cflags', found).split()
     run('cc', *flags, '-shared', '-fPIC', '-o', tmp_path / 'keyvault.so', ROOT / 'tests' / 'plugin' / 'keyvault.c')
     (tmp_path / 'a.json').write_text('{"category":"AuditEvent","operationVersion":"2015-06-01","operationName":"SecretGet"}\n')
     said = run(tmp_path / 'root/usr/bin/penstock', 'parse', '--plugin-dir', tmp_path, '--parser', 'keyvault', tmp_path / 'a.json')
     assert json.loads(said.splitlines()[0])['Operation'] == 'SecretGet'
-    version = run('dpkg-deb', '-f', package, 'Version').strip()
-    assert version == meson, 'debian/changelog and meson.build differ'
 
 
 def test_from_a_bare_debian_to_the_first_event(machine, package, far):
