@@ -1,7 +1,7 @@
 """The Debian package on a Debian 12 of its own that has nothing else: installed, started, hung, upgraded, removed, purged.
 
 Two things may be given instead of made, for those who work on this: PENSTOCK_DEB, a package; PENSTOCK_ROOT, a bare Debian 12
-with what the package depends on.
+with what the package depends on and recommends.
 """
 import json
 import os
@@ -65,8 +65,8 @@ def root(package, tmp_path_factory):
     if os.environ.get('PENSTOCK_ROOT'):
         yield os.environ['PENSTOCK_ROOT']
         return
-    depends = run('dpkg-deb', '-f', package, 'Depends')
-    names = [re.match(r'\s*([a-z0-9.+-]+)', one)[1] for one in depends.split(',')]
+    wanted = ','.join(run('dpkg-deb', '-f', package, field) for field in ('Depends', 'Recommends'))
+    names = [re.match(r'\s*([a-z0-9.+-]+)', one)[1] for one in wanted.split(',')]
     made = make_root(tmp_path_factory.mktemp('debian') / 'root', ['systemd-sysv', *names])
     yield made
     shutil.rmtree(made)
