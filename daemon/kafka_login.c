@@ -130,6 +130,11 @@ void kafka_login_forget(struct kafka_login *login, bool refused)
     login->refused |= refused;
 }
 
+uint64_t kafka_login_life_ms(const struct kafka_login *login)
+{
+    return login != NULL ? entra_life_ms(login->entra) : UINT64_MAX;
+}
+
 void kafka_login_close(struct kafka_login *login)
 {
     if (login == NULL)

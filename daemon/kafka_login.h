@@ -21,6 +21,8 @@ int kafka_login_check(const struct kafka_client *client, struct pen_error *err);
 void kafka_login_refresh(struct kafka_login *login, rd_kafka_t *rk);
 /* The client is about to be destroyed. refused: the brokers did not take its token, so that the next one is fetched anew. */
 void kafka_login_forget(struct kafka_login *login, bool refused);
+/* How long the token lives yet; UINT64_MAX where there is no need of one. */
+uint64_t kafka_login_life_ms(const struct kafka_login *login);
 void kafka_login_close(struct kafka_login *login);
 
 #endif

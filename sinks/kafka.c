@@ -945,6 +945,13 @@ static void kafka_stop(void *self, void (*stopped)(void *), void *arg)
     kafka_wake(kafka);
 }
 
+static uint64_t kafka_token_ms(void *self)
+{
+    const struct kafka *kafka = self;
+
+    return kafka_login_life_ms(kafka->login);
+}
+
 static const char *const kafka_schemas[] = { "ocsf", "asim", "raw", NULL };
 
 const struct pen_sink kafka_sink = {
@@ -959,4 +966,5 @@ const struct pen_sink kafka_sink = {
     .close = kafka_close,
     .prove = kafka_prove,
     .probe = kafka_sink_probe,
+    .token_ms = kafka_token_ms,
 };

@@ -94,7 +94,7 @@ struct pen_sink {
     /* `check --online`: asks the far end whether it would take what is sent, and sends nothing without being told to
      * (daemon/probe.h). May be NULL. */
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
-    /* Milliseconds that its token lives yet, for those who look. NULL: it has none. */
+    /* Milliseconds that its token lives yet, for those who look; UINT64_MAX: it uses none. May be NULL. */
     uint64_t (*token_ms)(void *self);
 };
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / 'tests' / 'lib'))
 import records                                                            # noqa: E402
 from farend import FarEnd                                                 # noqa: E402
 from penstock import Penstock, total, wait_until                          # noqa: E402
+from window import Window                                                 # noqa: E402
 
 SAMPLES = ROOT / 'tests' / 'samples'
 FAMILIES = ('activity-log', 'nsg-flow', 'vnet-flow', 'defender')
@@ -62,7 +63,7 @@ def make_daemon(stage, far_end, kafka):
     sources.append(('source growing', {'type': 'file', 'path': logs / 'growing' / 'PT1H.json'}))
     sentinel = far_end.sink('sentinel', flush='500ms', spool_after='500ms', retry_min='200ms', retry_max='1s')
     siem = ('sink siem', {'type': 'kafka', 'brokers': kafka.brokers, 'topic': TOPIC, 'schema': 'ocsf', 'flush': '500ms'})
-    return Penstock(stage / 'penstock', *sources, sentinel, siem)
+    return Penstock(stage / 'penstock', *sources, sentinel, siem, listen='127.0.0.1:0')
 
 
 class Progress:
@@ -116,6 +117,7 @@ def play(stage, far_end, kafka):
     say(f'Starting the daemon: penstock run -c {daemon.config.relative_to(ROOT)}')
     daemon.start()
     try:
+        say(f'Its status page, as long as it runs: {Window(daemon).url}')
         progress = Progress(daemon)
         read = total(progress.settle(1), 'read')
 

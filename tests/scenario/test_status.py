@@ -65,6 +65,8 @@ def test_numbers_add_up_and_promtool_takes_them(logs, far_end, penstock, promtoo
     assert metrics['penstock_source_read_bytes_total', 'logs'] == (logs / 'a.json').stat().st_size
     assert metrics['penstock_source_behind_bytes', 'logs'] == 0
     assert metrics['penstock_spool_bytes', 'siem'] > 0
+    assert metrics['penstock_sink_token_life_seconds', 'sentinel'] > 60
+    assert ('penstock_sink_token_life_seconds', 'siem') not in metrics       # it needs none
     assert abs(metrics['process_start_time_seconds',] - time.time()) < 600
     answers = {key[2:]: value for key, value in metrics.items() if key[:2] == ('penstock_sink_answers_total', 'sentinel')}
     assert list(answers) == [('204', 'delivered')] and sum(answers.values()) == metrics['penstock_sink_batches_total', 'sentinel']
