@@ -127,6 +127,12 @@ void kafka_login_forget(struct kafka_login *login, bool refused)
     (void)login, (void)refused;
 }
 
+uint64_t kafka_login_life_ms(const struct kafka_login *login)
+{
+    (void)login;
+    return 0;
+}
+
 void kafka_login_close(struct kafka_login *login)
 {
     (void)login;
