@@ -55,7 +55,7 @@ class Managed:
         # A proxy on the way would add this; it is how IMDS keeps requests out that were not made by the machine itself.
         if request.headers.get('Metadata') != 'true' or 'X-Forwarded-For' in request.headers:
             return error(400, 'bad_request_102', 'Required metadata header not specified')
-        if version == '2020-06-01':
+        if version in ('2020-06-01', '2019-11-01'):            # older libraries ask for the latter
             return self.arc(request)
         return self.grant(request, 'msi_res_id') if version == '2018-02-01' else error(400, 'invalid_request')
 

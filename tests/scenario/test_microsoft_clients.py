@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from azure_clients import FOR_NODE
 from farend import FarEnd
 
 NETWORK = 'Custom-PenstockNetworkSession'
@@ -94,7 +95,7 @@ def client_command(language):
     home = cache / f'azure-client-js-{version}'
     install(home, ('npm', 'install', '--no-audit', '--no-fund', '--ignore-scripts', '--prefix', home,
                    f'@azure/monitor-ingestion@{version}', '@azure/identity@4.4.1'))
-    return ['node', '-e', JAVASCRIPT], 'NODE_EXTRA_CA_CERTS', {'NODE_PATH': str(home / 'node_modules')}
+    return ['node', '-e', JAVASCRIPT], 'NODE_EXTRA_CA_CERTS', {'NODE_PATH': str(home / 'node_modules'), **FOR_NODE}
 
 
 @pytest.fixture(params=['python', 'javascript'])
@@ -108,8 +109,10 @@ def client(request, tmp_path):
         def upload(*uploads, secret=None):
             given = {'address': far_end.address, 'secret': secret or open(far_end.address['secret_file']).read(),
                      'uploads': [{'dcr': far_end.address['dcr'], 'stream': NETWORK, 'rows': [ROW], **one} for one in uploads]}
-            done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=300, env={
-                **os.environ, **variables, authority: far_end.address['ca_file'], 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'})
+            (tmp_path / 'given').write_text(json.dumps(given))         # Node 18 cannot wait for a pipe
+            with open(tmp_path / 'given') as stdin:
+                done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=300, env={
+                    **os.environ, **variables, authority: far_end.address['ca_file'], 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'})
             assert done.returncode == 0, done.stderr
             return [tuple(answer) for answer in json.loads(done.stdout)]
         yield far_end, upload

@@ -1,6 +1,6 @@
 /*
- * The promises of daemon/credential.h and daemon/assertion.h, without a network: who we are by rows and environment, what is
- * sent for each, certificates in every shape they come in, and that Arc's challenge opens no file but a key.
+ * The promises of daemon/credential.h and daemon/assertion.h, without a network: who we are by rows and environment,
+ * what is sent for each, certificates in every shape they come in, and that Arc's challenge opens no file but a key.
  */
 #include "daemon/assertion.h"
 #include "daemon/credential.h"
