@@ -1,8 +1,8 @@
 /*
  * assertion.c - header.claims.signature, each base64url; the signature is OpenSSL's over the first two.
  *
- * The file is read anew each time, and the key lives for the one signature: a certificate that was replaced is simply the next
- * one, and there is no key to steal in between.
+ * The file is read anew each time, and the key lives for the one signature: a certificate that was replaced is simply
+ * the next one, and there is no key to steal in between.
  */
 #include "daemon/assertion.h"
 

@@ -2,8 +2,9 @@
  * credential.c - see credential.h.
  *
  * Which one it is, is what the rows name, or else what the environment does, in the order of Azure's own libraries
- * (DefaultAzureCredential): an app's secret or certificate, workload identity, managed identity. At a secret in the environment we
- * stop with a sentence: secrets come from files alone, and passing over it would make us somebody else without a word.
+ * (DefaultAzureCredential): an app's secret or certificate, workload identity, managed identity. At a secret in the
+ * environment we stop with a sentence: secrets come from files alone, and passing over it would make us somebody else
+ * without a word.
  */
 #include "daemon/credential.h"
 

@@ -5,8 +5,8 @@
  *     IMDS (a VM), App Service          GET, a query and a header
  *     Azure Arc                         GET; a 401 names a file that only the agent's group may read; GET with its content
  *
- * What a credential reads (files, the platform's header) it reads anew for every call. Its stamp tells whether the files have
- * changed since, without reading them.
+ * What a credential reads (files, the platform's header) it reads anew for every call. Its stamp tells whether the
+ * files have changed since, without reading them.
  */
 #ifndef DAEMON_CREDENTIAL_H
 #define DAEMON_CREDENTIAL_H

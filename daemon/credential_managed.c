@@ -4,9 +4,9 @@
  * Where we run is told by the environment, in MSAL's order [AzureAD/microsoft-authentication-library-for-python,
  * managed_identity.py]. The endpoints speak plain http on the machine or its link; no proxy may ever see them.
  *
- * Arc proves that its caller may read what its group may: the first answer is a 401 which names a file. The name comes over
- * plain http from whoever listens on that port, so it is taken for nothing but a name in one folder, of a small regular file
- * that ends in .key, and no link is followed on the way to it.
+ * Arc proves that its caller may read what its group may: the first answer is a 401 which names a file. The name
+ * comes over plain http from whoever listens on that port, so it is taken for nothing but a name in one folder, of a
+ * small regular file that ends in .key, and no link is followed on the way to it.
  */
 #include "daemon/credential.h"
 

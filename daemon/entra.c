@@ -12,11 +12,12 @@
  *                              the next one is fetched
  *
  * A spoiled token (401) is over at once. After a fetch that failed, none is tried before hold_ms, and whoever asks in
- * between gets the same answer. Where the fault is ours that is a minute, so that a wrong secret does not hammer Entra into locking
- * the application out; but not once the files have changed that it was made of. Where it is passing, it is what Retry-After
- * asks, or else 5 s for Entra, and 2 to 32 s, doubling, for a machine's own endpoint.
+ * between gets the same answer. Where the fault is ours that is a minute, so that a wrong secret does not hammer
+ * Entra into locking the application out; but not once the files have changed that it was made of. Where it is
+ * passing, it is what Retry-After asks, or else 5 s for Entra, and 2 to 32 s, doubling, for a machine's own endpoint.
  *
- * Askers are answered from on_later(), on the turn after they asked, or on the turn after the fetch they wait for has ended.
+ * Askers are answered from on_later(), on the turn after they asked, or on the turn after the fetch they wait for has
+ * ended.
  */
 #include "daemon/entra.h"
 
@@ -208,8 +209,8 @@ static void on_fetched(void *arg, const struct http_answer *http)
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------- */
 
-/* Answers all who wait, with the token or, where it is NULL, with why there is none. They may ask again, spoil the token
- * and close in their callbacks; the identity outlives that by a turn. */
+/* Answers all who wait, with the token or, where it is NULL, with why there is none. They may ask again, spoil the
+ * token and close in their callbacks; the identity outlives that by a turn. */
 static void entra_answer_all(struct entra *entra, const char *token)
 {
     struct askers askers = STAILQ_HEAD_INITIALIZER(askers);

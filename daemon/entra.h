@@ -2,12 +2,13 @@
  * entra.h - tokens of Microsoft Entra ID for the far ends, by every identity that Azure gives a daemon.
  *
  * Who we are (an app with a secret, a certificate or a federated token; a machine's managed identity) is a matter of
- * settings: the rows below are the same for every sink and source, and so is what comes of them, a bearer token for a scope.
+ * settings: the rows below are the same for every sink and source, and so is what comes of them, a bearer token for a
+ * scope.
  *
- * A token is fetched when first asked for, renewed from 5 minutes before its end (MSAL's margin), from when Entra says, or
- * from half its life where a managed one lives for two hours and more; fetched once for all who wait (single flight, over all
- * sinks and sources of one identity and scope); and thrown away by entra_spoiled() when a far end answered 401 to it. While a
- * renewal is under way or fails, the old token serves until its end.
+ * A token is fetched when first asked for, renewed from 5 minutes before its end (MSAL's margin), from when Entra
+ * says, or from half its life where a managed one lives for two hours and more; fetched once for all who wait (single
+ * flight, over all sinks and sources of one identity and scope); and thrown away by entra_spoiled() when a far end
+ * answered 401 to it. While a renewal is under way or fails, the old token serves until its end.
  */
 #ifndef DAEMON_ENTRA_H
 #define DAEMON_ENTRA_H
@@ -65,8 +66,8 @@ extern const char *const entra_auth_names[], *const entra_cloud_names[], *const 
     { "scope", PEN_TEXT, offsetof(type, member.scope), .help = "What tokens are for, where cloud does not say it." }
 
 /* token: NULL where none could be had; then why says so for people, and refused tells our fault (bad secret, unknown
- * tenant) from a passing one. retry_after_ms is -1, or how long a passing one is held back. A refusal is remembered for a
- * minute, or until the files of the identity change: asking again before costs nothing. */
+ * tenant) from a passing one. retry_after_ms is -1, or how long a passing one is held back. A refusal is remembered
+ * for a minute, or until the files of the identity change: asking again before costs nothing. */
 typedef void (*entra_done)(void *arg, const char *token, bool refused, int64_t retry_after_ms, const char *why);
 
 /* What single rows cannot tell; the sentence begins with the key. Neither files nor the environment are looked at. */
@@ -82,7 +83,8 @@ void entra_token(struct entra *entra, entra_done done, void *arg);
 void entra_spoiled(struct entra *entra, const char *token);
 /* How long the token that was handed out last lives yet; 0: it is over, or there was none. */
 uint64_t entra_life_ms(const struct entra *entra);
-void entra_close(struct entra *entra);            /* callbacks still due are dropped; the last to close wipes the token; accepts NULL */
+/* Callbacks still due are dropped; the last to close wipes the token. Accepts NULL. */
+void entra_close(struct entra *entra);
 /* For tests, which bring their own clock: milliseconds that only grow. */
 void entra_set_clock(struct entra *entra, uint64_t (*now_ms)(void));
 

@@ -1,8 +1,8 @@
 /*
  * entra_answer.h - what a token endpoint says, and what that means: a token, our fault, or a passing one.
  *
- * Everything in an answer is hostile: a token is visible ASCII of bounded length, a life is bounded, and of an error only its
- * code and trace id reach a log line, with words of our own beside them.
+ * Everything in an answer is hostile: a token is visible ASCII of bounded length, a life is bounded, and of an error
+ * only its code and trace id reach a log line, with words of our own beside them.
  */
 #ifndef DAEMON_ENTRA_ANSWER_H
 #define DAEMON_ENTRA_ANSWER_H

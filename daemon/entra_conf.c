@@ -14,8 +14,8 @@ const char *const entra_auth_names[] = {
 const char *const entra_cloud_names[] = { [ENTRA_PUBLIC] = "public", [ENTRA_USGOV] = "usgov", [ENTRA_CHINA] = "china", NULL };
 const char *const entra_signature_names[] = { "PS256", "RS256", NULL };
 
-/* Storage has one audience in all clouds [learn.microsoft.com, authorize-with-azure-active-directory]; the others are azure-
- * identity's and the Logs Ingestion API's own tables. */
+/* Storage has one audience in all clouds [learn.microsoft.com, authorize-with-azure-active-directory]; the others are
+ * azure-identity's and the Logs Ingestion API's own tables. */
 static const struct {
     const char *authority, *scopes[3];
 } clouds[] = {

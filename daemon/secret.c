@@ -1,9 +1,9 @@
 /*
  * secret.c - secrets come from files, are read when they are needed, and are wiped behind their use.
  *
- * Symlinks are followed: systemd and Kubernetes both lay credentials out that way. What counts is the file at the end of
- * them. It must not be open to the world, unless it lies in $CREDENTIALS_DIRECTORY, whose modes the service manager
- * chooses and which no other user can enter.
+ * Symlinks are followed: systemd and Kubernetes both lay credentials out that way. What counts is the file at the end
+ * of them. It must not be open to the world, unless it lies in $CREDENTIALS_DIRECTORY, whose modes the service
+ * manager chooses and which no other user can enter.
  */
 #include "daemon/secret.h"
 
