@@ -1,8 +1,59 @@
 """Alert rules and dashboard: they are well formed, ask for what is there, and wake people when they should."""
 import json
 import re
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
 
-from penstock import ROOT
+import pytest
+
+from penstock import ROOT, environment, wait_until
+from records import write_activity
+from window import Window
+
+
+class Prometheus:
+    """The server itself, over one daemon and our rules."""
+
+    def __init__(self, folder, target):
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            self.address = f'127.0.0.1:{free.getsockname()[1]}'
+        (folder / 'prometheus.yml').write_text(f'''
+global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
+rule_files: [{ROOT / 'conf' / 'alerts.yml'}]
+scrape_configs: [{{ job_name: penstock, static_configs: [{{ targets: ['{target}'] }}] }}]
+''')
+        self.log = open(folder / 'prometheus.log', 'w')
+        self.process = subprocess.Popen(
+            ['prometheus', f'--config.file={folder}/prometheus.yml', f'--storage.tsdb.path={folder}/tsdb',
+             f'--web.listen-address={self.address}'], stdout=self.log, stderr=self.log, env=environment())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+    def ask(self, path, **query):
+        url = f'http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(query)}'
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30) as answer:
+            return json.load(answer)['data']
+
+    def is_up(self):
+        assert self.process.poll() is None, open(self.log.name).read()[-2000:]
+        try:
+            return [target['health'] for target in self.ask('targets')['activeTargets']] == ['up']
+        except OSError:
+            return False
+
+
+def dashboard_queries():
+    dashboard = json.loads((ROOT / 'conf' / 'grafana.json').read_text())
+    return [target['expr'] for panel in dashboard['panels'] if panel['type'] != 'row' for target in panel['targets']]
 
 
 def test_alerts_and_dashboard_name_metrics_that_exist(promtool):
@@ -11,13 +62,12 @@ def test_alerts_and_dashboard_name_metrics_that_exist(promtool):
     checked = promtool('check', 'rules', conf / 'alerts.yml')
     assert checked.returncode == 0, checked.stdout + checked.stderr
     queries = re.findall(r'^        expr: (.*(?:\n          .*)*)', (conf / 'alerts.yml').read_text(), re.M)
-    dashboard = json.loads((conf / 'grafana.json').read_text())
-    panels = [panel for panel in dashboard['panels'] if panel['type'] != 'row']
-    queries += [target['expr'] for panel in panels for target in panel['targets']]
-    assert len(queries) > 25 and all(panel['targets'] for panel in panels)
+    queries += dashboard_queries()
+    assert len(queries) > 25
     used = {name for query in queries for name in re.findall(r'\b(?:penstock|process)_\w+|\bup\b', query)}
     assert used - known == set() and len(used) > 20
-    assert len({panel['id'] for panel in dashboard['panels']}) == len(dashboard['panels'])
+    panels = json.loads((conf / 'grafana.json').read_text())['panels']
+    assert len({panel['id'] for panel in panels}) == len(panels)
 
 
 def test_alerts_fire_when_they_should(tmp_path, promtool):
@@ -54,3 +104,28 @@ tests:
 ''')
     tested = promtool('test', 'rules', 'test.yml', cwd=tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.plain
+def test_a_prometheus_scrapes_it_and_every_panel_shows_something(tmp_path, far_end, penstock):
+    """The real server: the daemon is up, no rule is broken, none fires, and the dashboard's queries find what they ask for."""
+    if shutil.which('prometheus') is None:
+        pytest.skip('prometheus is not installed')
+    (tmp_path / 'logs').mkdir()
+    write_activity(tmp_path / 'logs' / 'a.json', 200, seed=1)
+    daemon = penstock(('source logs', {'type': 'file', 'path': f'{tmp_path}/logs/*.json'}), far_end.sink(flush='100ms', retry_min='50ms'),
+                      listen='127.0.0.1:0')
+    far_end.fault(do='status', status=503, count=1)              # else there is no answer but "delivered" to show
+    window = Window(daemon.start())
+    with Prometheus(tmp_path, f'127.0.0.1:{window.port}') as prometheus:
+        wait_until(prometheus.is_up, 60, 'a scrape', daemon)
+        read = 'penstock_messages_delivered_total{source="logs",sink="sentinel",job="penstock"}'
+        wait_until(lambda: [found['value'][1] for found in prometheus.ask('query', query=read)['result']] == ['200'], 60, '200 delivered', daemon)
+        rules = wait_until(lambda: (found := prometheus.ask('rules')['groups'][0]['rules']) and
+                           all(rule['health'] != 'unknown' for rule in found) and found, 60, 'the rules to be tried', daemon)
+        assert [rule['name'] for rule in rules if rule['health'] != 'ok' or rule['state'] != 'inactive'] == []
+        for query in dashboard_queries():
+            if 'behind_messages' in query:                       # of queues, and there is none
+                continue
+            asked = query.replace('$instance', '.*').replace('$__rate_interval', '1m')
+            wait_until(lambda asked=asked: prometheus.ask('query', query=asked)['result'], 60, asked, daemon)
