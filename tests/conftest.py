@@ -1,8 +1,6 @@
 """What scenario and crash tests share: the far end's stand-in, the daemon, and the rule for tests that cannot run here."""
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +12,7 @@ from azurite import Azurite              # noqa: E402
 from farend import FarEnd                # noqa: E402
 from kafka import Kafka, at_hand         # noqa: E402
 from penstock import Penstock, binary    # noqa: E402
+import prometheus                        # noqa: E402
 
 
 def pytest_configure(config):
@@ -85,10 +84,6 @@ def penstock(tmp_path):
 
 @pytest.fixture
 def promtool():
-    """promtool('check', 'metrics', input=text): its subprocess.CompletedProcess."""
-    if shutil.which('promtool') is None:
-        pytest.skip('promtool is not installed: Debian has it in prometheus')
-
-    def run(*words, **more):
-        return subprocess.run(['promtool', *map(str, words)], capture_output=True, text=True, timeout=120, check=False, **more)
-    return run
+    with at_hand():
+        prometheus.path('promtool')
+    return prometheus.promtool

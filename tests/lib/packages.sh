@@ -8,9 +8,9 @@ packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
     systemd man-db groff strace patch libfaketime util-linux
-    spin debootstrap systemd-container zsh fish chromium fonts-dejavu-core prometheus)
+    spin debootstrap systemd-container zsh fish chromium fonts-dejavu-core)
 
-# Of prometheus only promtool is used; of chromium, what the status page looks like and does in it.
+# Of chromium: what the status page looks like and does in it. Prometheus comes by tests/lib/prometheus.py.
 
 # Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
 command -v npm >/dev/null || packages_tests+=(nodejs npm)

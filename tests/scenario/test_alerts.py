@@ -1,7 +1,6 @@
 """Alert rules and dashboard: they are well formed, ask for what is there, and wake people when they should."""
 import json
 import re
-import shutil
 import socket
 import subprocess
 import urllib.parse
@@ -9,6 +8,8 @@ import urllib.request
 
 import pytest
 
+import prometheus
+from kafka import at_hand
 from penstock import ROOT, environment, wait_until
 from records import write_activity
 from window import Window
@@ -17,7 +18,7 @@ from window import Window
 class Prometheus:
     """The server itself, over one daemon and our rules."""
 
-    def __init__(self, folder, target):
+    def __init__(self, program, folder, target):
         with socket.create_server(('127.0.0.1', 0)) as free:
             self.address = f'127.0.0.1:{free.getsockname()[1]}'
         (folder / 'prometheus.yml').write_text(f'''
@@ -27,7 +28,7 @@ scrape_configs: [{{ job_name: penstock, static_configs: [{{ targets: ['{target}'
 ''')
         self.log = open(folder / 'prometheus.log', 'w')
         self.process = subprocess.Popen(
-            ['prometheus', f'--config.file={folder}/prometheus.yml', f'--storage.tsdb.path={folder}/tsdb',
+            [program, f'--config.file={folder}/prometheus.yml', f'--storage.tsdb.path={folder}/tsdb',
              f'--web.listen-address={self.address}'], stdout=self.log, stderr=self.log, env=environment())
 
     def __enter__(self):
@@ -109,23 +110,23 @@ tests:
 @pytest.mark.plain
 def test_a_prometheus_scrapes_it_and_every_panel_shows_something(tmp_path, far_end, penstock):
     """The real server: the daemon is up, no rule is broken, none fires, and the dashboard's queries find what they ask for."""
-    if shutil.which('prometheus') is None:
-        pytest.skip('prometheus is not installed')
+    with at_hand():
+        program = prometheus.path('prometheus')
     (tmp_path / 'logs').mkdir()
     write_activity(tmp_path / 'logs' / 'a.json', 200, seed=1)
     daemon = penstock(('source logs', {'type': 'file', 'path': f'{tmp_path}/logs/*.json'}), far_end.sink(flush='100ms', retry_min='50ms'),
                       listen='127.0.0.1:0')
     far_end.fault(do='status', status=503, count=1)              # else there is no answer but "delivered" to show
     window = Window(daemon.start())
-    with Prometheus(tmp_path, f'127.0.0.1:{window.port}') as prometheus:
-        wait_until(prometheus.is_up, 60, 'a scrape', daemon)
+    with Prometheus(program, tmp_path, f'127.0.0.1:{window.port}') as server:
+        wait_until(server.is_up, 60, 'a scrape', daemon)
         read = 'penstock_messages_delivered_total{source="logs",sink="sentinel",job="penstock"}'
-        wait_until(lambda: [found['value'][1] for found in prometheus.ask('query', query=read)['result']] == ['200'], 60, '200 delivered', daemon)
-        rules = wait_until(lambda: (found := prometheus.ask('rules')['groups'][0]['rules']) and
+        wait_until(lambda: [found['value'][1] for found in server.ask('query', query=read)['result']] == ['200'], 60, '200 delivered', daemon)
+        rules = wait_until(lambda: (found := server.ask('rules')['groups'][0]['rules']) and
                            all(rule['health'] != 'unknown' for rule in found) and found, 60, 'the rules to be tried', daemon)
         assert [rule['name'] for rule in rules if rule['health'] != 'ok' or rule['state'] != 'inactive'] == []
         for query in dashboard_queries():
             if 'behind_messages' in query:                       # of queues, and there is none
                 continue
             asked = query.replace('$instance', '.*').replace('$__rate_interval', '1m')
-            wait_until(lambda asked=asked: prometheus.ask('query', query=asked)['result'], 60, asked, daemon)
+            wait_until(lambda asked=asked: server.ask('query', query=asked)['result'], 60, asked, daemon)
