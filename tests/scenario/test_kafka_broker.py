@@ -33,7 +33,7 @@ def test_missing_skips_unless_everything_is_asked_for(monkeypatch, asked, outcom
 
 def kcat(bootstrap, topic, lines, options=None):
     command = ["kcat", "-b", bootstrap, "-P", "-t", topic, "-K", "|", "-m", "10", "-X", "message.timeout.ms=8000",
-               "-X", "enable.idempotence=true"]      # a retry, as on a topic just made, must not change the order
+               "-X", "max.in.flight.requests.per.connection=1"]    # a retry, as on a topic just made, must not change the order
     for key, value in (options or {}).items():
         command += ["-X", f"{key}={value}"]
     return subprocess.run(command, input="".join(line + "\n" for line in lines), capture_output=True, text=True)
