@@ -23,11 +23,16 @@
 
 #define IMDS_HOST  "http://169.254.169.254"
 #define TOKEN_PATH "/metadata/identity/oauth2/token"
-#define ARC_AGENT  "/opt/azcmagent/bin/himds"
 #define ARC_URL    "http://localhost:40342" TOKEN_PATH
 #define ARC_KEY_MAX 4096
 
 /* ---- Where we are ---------------------------------------------------------------------------------------------- */
+
+/* Where the agent's package puts it, and where Microsoft's documentation has had it. */
+static bool arc_agent_is_here(void)
+{
+    return access("/opt/azcmagent/bin/himds", F_OK) == 0 || access("/var/opt/azcmagent/bin/himds", F_OK) == 0;
+}
 
 static char *url_text(const char *host, const char *path)
 {
@@ -65,7 +70,7 @@ int managed_find(struct credential *credential, struct pen_error *err)
     } else if (is_set("MSI_ENDPOINT")) {
         return pen_error_set(err, UV_ENOTSUP, "auth: this is Azure ML or the Cloud Shell (MSI_ENDPOINT), whose managed identities "
                                               "Penstock does not know");
-    } else if (access(ARC_AGENT, F_OK) == 0) {
+    } else if (arc_agent_is_here()) {
         credential->kind = CREDENTIAL_ARC;
         credential->url = url_text(ARC_URL, "");
     } else {
