@@ -85,20 +85,19 @@ static void on_signal(uv_signal_t *handle, int number)
 }
 
 /* The loop turns, or this timer would not fire; what is left to ask is whether the pool does. A job that takes longer than
- * the watchdog's whole time is a disk or a parser that hangs. */
+ * the watchdog's whole time is a disk or a parser that hangs. One message for all: each waits until systemd has room for it. */
 static void on_beat(uv_timer_t *timer)
 {
     struct service *service = timer->data;
     uint64_t since = pipeline_busy_since(service->pipeline);
     struct status status;
     char sentence[256];
+    bool alive = service->watchdog_ms > 0 && (since == 0 || uv_now(&service->loop) - since < service->watchdog_ms);
 
-    if (service->watchdog_ms > 0 && (since == 0 || uv_now(&service->loop) - since < service->watchdog_ms))
-        sd_notify(0, "WATCHDOG=1");
     pipeline_see(service->pipeline, &status);
     status_sentence(&status, sentence, sizeof(sentence));
     status_free(&status);
-    sd_notifyf(0, "STATUS=%s", sentence);
+    sd_notifyf(0, "STATUS=%s%s", sentence, alive ? "\nWATCHDOG=1" : "");
 }
 
 static void service_stopped(void *arg)

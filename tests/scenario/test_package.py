@@ -18,35 +18,6 @@ from penstock import ROOT, wait_until, write_config
 
 pytestmark = pytest.mark.long
 
-HANGS = r"""
-#include <parser.h>
-#include <unistd.h>
-
-static bool claims(const struct pen_record *record)
-{
-    return pen_span_is(pen_json_text(record->json, "category"), "Hang");
-}
-
-static enum pen_parsed parse(void *self, const struct pen_record *record, struct pen_out *out)
-{
-    struct pen_event *event = pen_out_event(out, PEN_AUDIT);
-
-    (void)self;
-    while (access("/srv/hang", F_OK) == 0)
-        usleep(10000);
-    pen_take(event, PEN_OPERATION, record->json, "category");
-    return pen_out_emit(out, event);
-}
-
-static const struct pen_parser parser = { .size = sizeof(parser), .name = "hangs", .claims = claims, .parse = parse };
-
-PEN_EXPORT const struct pen_parser *pen_parser_v1(void)
-{
-    return &parser;
-}
-"""
-
-
 def run(*words):
     done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, f'{words}: {done.returncode}\n{done.stdout[-4000:]}'
@@ -201,11 +172,11 @@ def test_a_worker_that_hangs_is_the_watchdogs(machine, package, far, tmp_path):
     not delivered then is delivered by the next life."""
     installed(machine, package)
     run('dpkg-deb', '-x', package, tmp_path / 'root')
-    (tmp_path / 'hangs.c').write_text(HANGS)
-    run('cc', f'-I{tmp_path}/root/usr/include/penstock', '-shared', '-fPIC', '-o', tmp_path / 'hangs.so', tmp_path / 'hangs.c')
+    run('cc', f'-I{tmp_path}/root/usr/include/penstock', '-shared', '-fPIC', '-o', tmp_path / 'hangs.so',
+        ROOT / 'tests' / 'plugin' / 'hangs.c')
     machine.run('install', '-D', '-t', '/usr/lib/penstock/parsers', machine.lend(tmp_path / 'hangs.so'))
     machine.write('/srv/hang', '')
-    far.configure(unit='WatchdogSec=3', plugin_dir='/usr/lib/penstock/parsers')
+    far.configure(unit='WatchdogSec=3\nEnvironment=PENSTOCK_HANG=/srv/hang', plugin_dir='/usr/lib/penstock/parsers')
     machine.run('systemctl', 'start', 'penstock')
     machine.write('/srv/azure/hang.json', '{"category":"Hang","time":"2026-11-22T10:00:00Z"}\n')
     wait_until(lambda: machine.property('NRestarts') != '0', 60, 'the restart', machine)

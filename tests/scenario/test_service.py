@@ -1,11 +1,13 @@
 """The daemon as a service manager sees it: signals, and what it says of itself."""
 import os
+import shutil
 import signal
 import socket
+import threading
 
 import pytest
 
-from penstock import wait_until
+from penstock import build_folder, wait_until
 
 SOURCE = ('source logs', {'type': 'file', 'path': '/nowhere/*.json'})
 
@@ -55,23 +57,69 @@ def test_counters_may_be_asked_for_at_any_time(penstock, far_end):
     assert daemon.stop() == 0
 
 
-def test_it_tells_systemd_what_it_does(tmp_path, penstock, far_end):
+class Manager:
+    """What systemd hears of its service, one entry a message. It listens all the time: a service would wait for it."""
+
+    def __init__(self, path):
+        self.path, self.said = str(path), []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            said = self.socket.recv(4096).decode()
+            if said == 'END':
+                return
+            self.said.append(said.splitlines())
+
+    def end(self):
+        """All that was sent before is heard by then."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b'END', self.path)
+
+    def lines(self):
+        return [line for said in self.said for line in said]
+
+
+@pytest.fixture
+def manager(tmp_path):
+    listening = Manager(tmp_path / 'notify')
+    yield listening
+    listening.end()
+
+
+def test_it_tells_systemd_what_it_does(penstock, far_end, manager):
     """READY once, when it works; a STATUS of one line; a sign of life; STOPPING."""
-    path = tmp_path / 'notify'
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(path))
-        notify.settimeout(60)
-        daemon = penstock(SOURCE, far_end.sink())
-        daemon.start(NOTIFY_SOCKET=str(path), WATCHDOG_USEC='60000000')
-        said = []
-        while not {'READY=1', 'WATCHDOG=1'} <= set(said) or not any('STATUS=' in line for line in said):
-            said += notify.recv(4096).decode().splitlines()
-        assert daemon.stop() == 0
-        notify.setblocking(False)
-        try:
-            while True:
-                said += notify.recv(4096).decode().splitlines()
-        except BlockingIOError:
-            pass
-    assert said.count('READY=1') == said.count('STOPPING=1') == 1
-    assert said.index('READY=1') < said.index('STOPPING=1')
+    daemon = penstock(SOURCE, far_end.sink())
+    daemon.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC='60000000')
+    wait_until(lambda: {'READY=1', 'WATCHDOG=1'} <= set(manager.lines()), daemon=daemon)
+    wait_until(lambda: any(line.startswith('STATUS=0 delivered') for line in manager.lines()), daemon=daemon)
+    assert daemon.stop() == 0
+    wait_until(lambda: 'STOPPING=1' in manager.lines())
+    lines = manager.lines()
+    assert lines.count('READY=1') == lines.count('STOPPING=1') == 1
+    assert lines.index('READY=1') < lines.index('STOPPING=1')
+
+
+@pytest.mark.plain
+def test_no_sign_of_life_while_a_worker_hangs(tmp_path, penstock, far_end, manager):
+    """The loop goes on and tells its status; that alone is no life. A record that is done with is."""
+    (tmp_path / 'plugins').mkdir(mode=0o755)
+    shutil.copy(build_folder() / 'tests' / 'plugin' / 'hangs.so', tmp_path / 'plugins')
+    (tmp_path / 'hang').touch()
+    daemon = penstock(('source logs', {'type': 'file', 'path': f'{tmp_path}/*.json'}), far_end.sink(),
+                      plugin_dir=tmp_path / 'plugins')
+    daemon.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC='1000000', PENSTOCK_HANG=str(tmp_path / 'hang'))
+    wait_until(lambda: 'WATCHDOG=1' in manager.lines(), daemon=daemon)
+    (tmp_path / 'a.json').write_text('{"category":"Hang"}\n')
+
+    def lately():
+        return [line for said in manager.said[-8:] for line in said]
+    wait_until(lambda: 'WATCHDOG=1' not in lately(), 60, 'the signs of life to end', daemon)
+    assert len([line for line in lately() if line.startswith('STATUS=')]) == 8
+    assert far_end.count() == 0
+    (tmp_path / 'hang').unlink()
+    wait_until(lambda: 'WATCHDOG=1' in lately(), 60, 'a sign of life', daemon)
+    wait_until(lambda: far_end.count() == 1, daemon=daemon)
+    assert daemon.stop() == 0
