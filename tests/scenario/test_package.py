@@ -124,6 +124,8 @@ def test_from_a_bare_debian_to_the_first_event(machine, package, far):
     machine.run('systemctl', 'enable', '--now', 'penstock')        # returns when the daemon has said that it is ready
     wait_until(lambda: far.end.count() == made.events, 30, 'the events', machine)
     wait_until(lambda: status(machine, rf'^{made.events} delivered, 0 held'), 30, 'the status line', machine)
+    asked = json.loads(machine.run('penstock', 'status', '--json'))     # the sandbox keeps nobody from asking
+    assert [sink['name'] for sink in asked['sinks']] == ['sentinel']
 
     fields = json.loads(machine.journal('-o', 'json', 'PENSTOCK_MSG=started').splitlines()[-1])
     assert (fields['PRIORITY'], fields['PENSTOCK_SINKS'], fields['SYSLOG_IDENTIFIER']) == ('6', '1', 'penstock')
