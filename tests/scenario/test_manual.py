@@ -1,6 +1,10 @@
 """The manual pages and shell completions say what the program says of itself."""
+import os
+import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -114,6 +118,35 @@ def test_fish_completes(folder, words, follow):
 
 
 @pytest.mark.skipif(shutil.which('zsh') is None, reason='zsh is not installed')
-def test_zsh_takes_it():
-    done = run('zsh', '-n', COMPLETION / '_penstock')
-    assert (done.returncode, done.stderr) == (0, '')
+@pytest.mark.parametrize('words, follow', [(words, follow) for words, follow in CASES if follow and not words[-1].startswith('on')],
+                         ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+def test_zsh_completes(folder, words, follow):
+    """At a terminal, since nothing else makes zsh complete: it lists what may follow, or puts in what alone does."""
+    setup = f'PS1=; unsetopt prompt_sp; unset zle_bracketed_paste; fpath=({COMPLETION} $fpath); autoload -Uz compinit; ' \
+            f'compinit -u -D; zstyle ":completion:*" verbose no; setopt nobeep no_auto_menu; echo READY-$((1 + 1))\n'
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe('zsh', ['zsh', '-f', '-i'], {'PATH': os.environ['PATH'], 'TERM': 'dumb', 'COLUMNS': '300', 'HOME': str(folder)})
+    try:
+        os.write(terminal, setup.encode())
+        read_until(terminal, 'READY-2')
+        # What is on the line then is run as a command of ours, which says so: all that was listed has come by then.
+        os.write(terminal, f'penstock() {{ print -r "RUN-$((1 + 1)) $*"; }}\npenstock {" ".join(words)}\t\n'.encode())
+        said = read_until(terminal, r'RUN-2 .*\n')
+    finally:
+        os.close(terminal)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    shown = set(re.split(r'[\s\x07]+', said))
+    assert follow <= shown, said
+    assert not shown & ({'list', 'check', 'run', '--online', '--config'} - follow - set(words)), said
+
+
+def read_until(terminal, pattern):
+    said = ''
+    while not re.search(pattern, said):
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f'no {pattern} in {said!r}'
+        said += os.read(terminal, 65536).decode(errors='replace')
+    return said
