@@ -139,14 +139,14 @@ static double number(const struct pen_json *object, const char *key)
     return value;
 }
 
-/* Seconds from a time in `object` to the answer's own. */
+/* From a time in `object` to the answer's own, none where it lies ahead (some clock does); negative: there is no such time. */
 static double age_ms(const struct view *view, const struct pen_json *object, const char *key)
 {
     int64_t then, now;
 
     if (!pen_time_read(pen_json_text(object, key), &then) || !pen_time_read(pen_json_text(view->now, "now"), &now))
         return -1;
-    return (double)(now - then) / 10000;
+    return now > then ? (double)(now - then) / 10000 : 0;
 }
 
 /* The same thing in the answer before, or missing. */

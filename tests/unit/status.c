@@ -147,6 +147,34 @@ static void test_view_does_not_steer_the_terminal(void **state)
     buf_free(&out);
 }
 
+/* How old the newest event is; one whose clock runs ahead is new, and none is none. */
+static void test_view_tells_the_lag(void **state)
+{
+    static const struct {
+        uint64_t newest_ms;
+        const char *shown;
+    } rows[] = { { 3600000 - 40000, "     40s  " }, { 3600000 + 90000, "      0s  " }, { STATUS_NONE, "       -  " } };
+    struct json *tree = json_new();
+    struct buf json = { 0 }, out = { 0 };
+    struct pen_json root;
+    const char *why;
+
+    (void)state;
+    status.source_count = 1;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        sources[0].newest_ms = rows[i].newest_ms;
+        json.size = out.size = 0;
+        status_json(&status, "", &json);
+        buf_reserve(&json, JSON_PADDING);
+        assert_int_equal(json_parse(tree, json.data, json.size, &root, &why), 0);
+        status_view(&root, NULL, 0, &out);
+        has(&out, rows[i].shown);
+    }
+    json_free(tree);
+    buf_free(&json);
+    buf_free(&out);
+}
+
 /* A daemon of another version, or no daemon at all: whatever JSON it is, it is shown somehow. */
 static void test_view_takes_any_json(void **state)
 {
@@ -214,6 +242,7 @@ int main(void)
         cmocka_unit_test_setup(test_labels_are_escaped, begin),
         cmocka_unit_test_setup(test_json_is_json, begin),
         cmocka_unit_test_setup(test_view_does_not_steer_the_terminal, begin),
+        cmocka_unit_test_setup(test_view_tells_the_lag, begin),
         cmocka_unit_test_setup(test_view_takes_any_json, begin),
         cmocka_unit_test_setup(test_answers_are_bounded, begin),
         cmocka_unit_test_setup(test_rows, begin),
