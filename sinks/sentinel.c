@@ -279,8 +279,11 @@ static bool post_deflate(struct post *post)
         if (isal_deflate(deflate) != COMP_OK || deflate->avail_in > 0)
             return false;
     }
+    /* It may hold all of the input and have had no room for all that becomes of it. */
+    if (deflate->internal_state.state != ZSTATE_END)
+        return false;
     post->body_size = deflate->total_out;
-    return deflate->internal_state.state == ZSTATE_END;
+    return true;
 }
 
 static void post_copy(struct post *post)

@@ -581,6 +581,28 @@ static void test_post_bytes(void **state)
     teardown();
 }
 
+/* A post that would compress to a little more than it may is cut as well: no half of a gzip stream is ever sent. */
+static void test_just_beyond_post_bytes(void **state)
+{
+    static char data[300000];
+    uint32_t seed = 1;
+
+    (void)state;
+    SETUP_ROWS("batch_bytes = 1M\npost_bytes = 150000\n", REPLY("204 No Content"));
+    for (size_t i = 0; i < sizeof(data); i++) {
+        seed = seed * 1664525u + 1013904223u;
+        data[i] = "0123456789abcdef"[seed >> 28];  /* a byte says four bits: the whole is 160 KB in gzip */
+    }
+    for (size_t size = sizeof(data); size > 280000; size -= 5000) {
+        struct lent lent = lend(data, size, 2, PEN_AUDIT);
+
+        post(&lent);
+        assert_int_equal(lent.outcome, PEN_TOO_LARGE);
+    }
+    assert_int_equal(api.request_count, 0);
+    teardown();
+}
+
 /* The DCR's quota is one for all who name it; who waits for it at stop is handed back. */
 static void test_quota(void **state)
 {
@@ -772,7 +794,8 @@ int main(void)
         cmocka_unit_test(test_tables), cmocka_unit_test(test_code_from_the_body), cmocka_unit_test(test_resets),
         cmocka_unit_test(test_no_answer), cmocka_unit_test(test_401_is_tried_once_with_a_new_token),
         cmocka_unit_test(test_token_trouble), cmocka_unit_test(test_submit_inside_an_answer),
-        cmocka_unit_test(test_several_in_flight), cmocka_unit_test(test_post_bytes), cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_several_in_flight), cmocka_unit_test(test_post_bytes), cmocka_unit_test(test_just_beyond_post_bytes),
+        cmocka_unit_test(test_quota),
         cmocka_unit_test(test_the_second_try_is_charged), cmocka_unit_test(test_a_job_beside_takes_half), cmocka_unit_test(test_longer_than_batch_bytes),
         cmocka_unit_test(test_stop_waits_for_an_answer), cmocka_unit_test(test_stop_hands_back),
         cmocka_unit_test(test_stop_while_packing), cmocka_unit_test(test_limits), cmocka_unit_test(test_bad_settings),
