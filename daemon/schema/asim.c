@@ -266,30 +266,32 @@ static void write_cuts(struct buf *out, const struct cuts *cuts, size_t addition
     buf_char(out, '}');
 }
 
-/* AdditionalFields of an event that was cut somewhere, from its brace on. Each round allows a member half as much. */
-static void write_additional_cut(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
-                                 const struct cuts *cuts, size_t additional)
+/* AdditionalFields of an event that was cut somewhere, from its brace on; `size` is what it had without that news. Each
+ * round allows a member half as much. True: it was cut, too, and says so. */
+static bool write_additional_cut(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
+                                 const struct cuts *cuts, size_t size)
 {
     struct value_limits limits = { .value_max = VALUE_MAX, .reserved = PEN_SPAN("PenstockCut") };
     struct buf members = { 0 };
     size_t brace = out->size, start;
+    bool cut = size > VALUE_MAX;
 
     if (event->extra_count > MEMBERS_MAX)
         limits.value_max = 0;
-    for (; limits.value_max >= 32; limits.value_max /= 2) {
+    for (; limits.value_max >= 32; limits.value_max /= 2, cut = true) {
         out->size = brace;
         buf_char(out, '{');
-        write_cuts(out, cuts, additional);
+        write_cuts(out, cuts, cut ? size : 0);
         buf_char(out, ',');
         if (!value_write_rest(out, event, rest, &limits))
             out->size--;
         buf_char(out, '}');
         if (out->size - brace <= VALUE_MAX)
-            return;
+            return cut;
     }
     out->size = brace;
     buf_char(out, '{');
-    write_cuts(out, cuts, additional);
+    write_cuts(out, cuts, size);
     (void)value_write_rest(&members, event, rest, NULL);
     BUF_LITERAL(out, ",\"PenstockRest\":");
     start = out->size;
@@ -297,6 +299,7 @@ static void write_additional_cut(struct buf *out, const struct pen_event *event,
     (void)value_bound(out, start, VALUE_MAX - (start - brace) - 1, VALUE_WRITTEN);
     buf_char(out, '}');
     buf_free(&members);
+    return true;
 }
 
 static bool write_additional(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
@@ -315,8 +318,7 @@ static bool write_additional(struct buf *out, const struct pen_event *event, con
     if (cuts->count == 0 && size <= VALUE_MAX)
         return false;
     out->size = brace;
-    write_additional_cut(out, event, rest, cuts, size > VALUE_MAX ? size : 0);
-    return size > VALUE_MAX;
+    return write_additional_cut(out, event, rest, cuts, size);
 }
 
 static uint32_t asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)

@@ -777,6 +777,29 @@ static void test_asim_long_additional_fields(void **state)
     assert_int_equal(pen_json_type(&node), PEN_JSON_INT);
 }
 
+/* It fits by itself, but not with the news of another column's cut: then it gives way, and that is told as well. */
+static void test_asim_no_room_for_the_news(void **state)
+{
+    struct test *test = *state;
+
+    for (size_t size = 63900; size <= 63990; size += 30) {     /* of the member's text */
+        struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+        struct pen_json root, node;
+        struct pen_span text;
+
+        pen_add_text(event, PEN_SPAN("m"), (struct pen_span){ long_text(test, "x").data, size });
+        pen_set_text(event, PEN_EVENT_MESSAGE, long_text(test, "m"));
+        root = written(test, &asim_schema, event);
+        node = pen_json_path(&root, "AdditionalFields.m");
+        text = pen_json_value(&node);
+        assert_int_equal(test->cut, text.size == size ? 1 : 2);
+        if (text.size < size)
+            assert_int(&root, "AdditionalFields.PenstockCut.AdditionalFields", (int64_t)(size + strlen("{\"m\":\"\"}")));
+        node = pen_json_path(&root, "AdditionalFields");
+        assert_in_range(written_size(&node), 16000, 64000);
+    }
+}
+
 static void test_asim_too_many_additional_fields(void **state)
 {
     struct test *test = *state;
@@ -833,6 +856,7 @@ int main(void)
         TEST(test_asim_the_border_of_a_cut),
         TEST(test_asim_long_json_becomes_text),
         TEST(test_asim_long_additional_fields),
+        TEST(test_asim_no_room_for_the_news),
         TEST(test_asim_too_many_additional_fields),
         TEST(test_schema_find),
     };
