@@ -2,7 +2,7 @@
  * sink.h - what a sink is: it takes batches and gives answers.
  *
  * A sink translates and has no patience of its own. Retry, backoff, cutting, bisection, spooling and dead letters live
- * in the daemon (daemon/outlet.c), once. Its heart is the small table from what the far end said to the outcomes.
+ * in the daemon (daemon/outlet_answers.c), once. Its heart is the small table from what the far end said to the outcomes.
  * Everything here is called on the loop's thread.
  */
 #ifndef PEN_SINK_H

@@ -1,6 +1,6 @@
 /*
  * outlet.pml - the protocol by which nothing is lost: window, spool, cursor and answers of one outlet, as daemon/outlet.c,
- * spool.c and stream.c have it. Names are theirs.
+ * its outlet_answers.c and outlet_spool.c, spool.c and stream.c have it. Names are theirs.
  *
  * Modelled: one stream of RECORDS records, one message each, sealed into batches of one or two; the window; the states
  * OPEN, SPOOLING, PAUSED; the spool with its cap, its segments, `keep` and late answers; a far end that takes, delays,
@@ -14,8 +14,8 @@
  *
  * Not modelled: several streams, sinks and kinds (they share the budget and the saver only; flow.pml has the budget),
  * parsing, bytes, compression, drop-oldest, damage of what was synced (lost by definition, and counted), a stop in order
- * (a crash at a good moment). A refusal is a retry here, and so is the doubt after many rejections: outlet.c differs in
- * delay and alarm only. A record is safe as soon as its own message is; batch.c waits for the whole batch, so the code
+ * (a crash at a good moment). A refusal is a retry here, and so is the doubt after many rejections: the code differs
+ * in delay and alarm only. A record is safe as soon as its own message is; batch.c waits for the whole batch, so the code
  * saves less than what is checked here.
  *
  * Safety: assert()s, marked S1 … S4. Progress: the formula at the end.
@@ -296,7 +296,7 @@ inline records_safe(from, size)
     od
 }
 
-inline part_end(p)
+inline outlet_part_end(p)
 {
     if
     :: parts[p].frame > 0 ->
@@ -327,14 +327,14 @@ inline part_answered(p, answer)
 {
     x = answer; parts[p].late = 0;
     if
-    :: x == DELIVERED -> part_end(p)
+    :: x == DELIVERED -> outlet_part_end(p)
     :: x == RETRY -> parts[p].list = READY; hold = 1
     :: x == REJECTED && parts[p].count == 1 -> parts[p].list = DEAD
     :: x == REJECTED && parts[p].count > 1 -> parts[p].list = READY; part_halve(p)
     :: x == EACH ->
         parts[p].list = DEAD;
         part_halve(p);
-        if :: parts[p].first == poison -> part_end(p + 1) :: else -> part_end(p) fi
+        if :: parts[p].first == poison -> outlet_part_end(p + 1) :: else -> outlet_part_end(p) fi
     fi
 }
 
@@ -774,7 +774,7 @@ inline outlet_buried()
     i = 0;
     do
     :: i < part_count && parts[i].list == BURYING ->
-        if :: burial == SYNCED -> part_end(i) :: else -> parts[i].list = DEAD; i++ fi
+        if :: burial == SYNCED -> outlet_part_end(i) :: else -> parts[i].list = DEAD; i++ fi
     :: i < part_count && parts[i].list != BURYING -> i++
     :: else -> break
     od;
