@@ -155,7 +155,7 @@ static struct pen_json before_of(const struct view *view, const char *list, stru
     struct pen_json found = { 0 }, all;
     struct pen_json_iter it;
 
-    if (view->before == NULL)
+    if (view->before == NULL || name.size == 0)
         return found;
     all = pen_json_get(view->before, list);
     for (it = pen_json_each(&all); pen_json_next(&it);) {
