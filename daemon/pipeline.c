@@ -97,10 +97,11 @@ static void job_commit(struct job *job)
     struct stream *stream = job->stream;
     struct source_host *host = stream->host;
     struct work *work = &job->run;
+    size_t at = (size_t)(work->data - stream->chunk->data) + work->consumed;
     struct run *run;
 
-    stream->chunk_at = (size_t)(work->data - stream->chunk->data) + work->consumed;
-    host->bytes += work->consumed;
+    host->bytes += at - stream->chunk_at;          /* of all messages of the job */
+    stream->chunk_at = at;
     stream->chunk_message = job->message;
     stream->word = work->word_after;
     stream->skip = work->skip_after;

@@ -154,6 +154,8 @@ def test_small_messages_go_together_and_each_keeps_its_offset(broker, penstock, 
     far_end.down()
     daemon = penstock(hub(broker, 'small'), far_end.sink(**FAST)).start()
     wait_until(lambda: total(daemon.counters(), 'spooled') == count - 2 + 1999, 60, 'all of it to be spooled', daemon)
+    shown = json.loads(daemon.command('status', '-c', daemon.config, '--json').stdout)
+    assert shown['sources'][0]['bytes'] == sum(len(value) for _, value in messages)
     assert total(stopped(daemon), 'malformed') == 1
     assert broker.committed('group-small', 'small') == {0: count}
     exported = [json.loads(line) for line in daemon.command('spool', 'export', '-c', daemon.config, 'sentinel').stdout.splitlines()]
