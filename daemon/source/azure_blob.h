@@ -190,6 +190,7 @@ void find_start(struct blob_source *source);
 void find_turn(struct blob_source *source);
 void find_tick(struct blob_source *source);
 void find_stop(struct blob_source *source);
+bool find_has_room(const struct blob_source *source);             /* for more blobs in turn */
 /* Of a blob that somebody else has named. hint: as it is now; false where it is at work, and has changed meanwhile. */
 bool find_wants(const struct blob_source *source, const char *name);
 bool find_hint(struct blob_source *source, const struct storage_blob *entry);

@@ -152,6 +152,11 @@ static void source_listed(struct blob_source *source, const struct storage_blob 
         blob_found(place, entry, hour, sweep);
 }
 
+bool find_has_room(const struct blob_source *source)
+{
+    return source->ready_count < READY_MAX;
+}
+
 bool find_wants(const struct blob_source *source, const char *name)
 {
     return *name != '\0' && source_wants(source, name) && name_is_usable(name);
@@ -631,7 +636,7 @@ void find_turn(struct blob_source *source)
     if (!source->sweeping && source->begun && storage_has_time(source->storage) && now_ms >= source->sweep_due_ms &&
         source->sweep_due_ms != UINT64_MAX)
         source_sweep(source);
-    if (source->sweeping && !source->sweep_page && !walk_is_under_way(&source->sweep) && source->ready_count < READY_MAX)
+    if (source->sweeping && !source->sweep_page && !walk_is_under_way(&source->sweep) && find_has_room(source))
         walk_step(&source->sweep);
     while (source->walking < WALKS_MAX && source->walking_whole < WHOLE_MAX && (place = TAILQ_FIRST(&source->due_whole)) != NULL) {
         TAILQ_REMOVE(&source->due_whole, place, turn);
@@ -642,7 +647,7 @@ void find_turn(struct blob_source *source)
         place_walk(place);
     }
     TAILQ_FOREACH(place, &source->walked, turn)
-        if (!walk_is_under_way(&place->walk) && (source->ready_count < READY_MAX || !place->whole))
+        if (!walk_is_under_way(&place->walk) && (find_has_room(source) || !place->whole))
             walk_step(&place->walk);
 }
 

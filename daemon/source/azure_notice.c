@@ -193,6 +193,12 @@ void notices_turn(struct notices *notices)
     if (notices == NULL || notices->receiving != NULL || !LIST_EMPTY(&notices->all) ||
         source_now_ms(notices->source->host) < notices->due_ms)
         return;
+    if (!find_has_room(notices->source)) {         /* what is written now must not wait behind a queue that is full */
+        if (notices->heard)
+            find_hurry(notices->source);
+        notices->heard = false;
+        return;
+    }
     notices->receiving = storage_receive(notices->storage, HIDDEN_S, on_message, on_received, notices);
 }
 

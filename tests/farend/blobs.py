@@ -84,8 +84,10 @@ class BlobService:
             self.names.remove(name)
 
     def fault(self, when, count=1, **more):
-        """The next `count` requests for which when(request) holds get status, headers, code, body; or are cut (cut=bytes)."""
+        """The next `count` requests for which when(request) holds get status, headers, code, body; or are cut (cut=bytes);
+        or are answered as things are now, but only when that threading.Event is set (until=event)."""
         self.faults.append(Fault(when, count, **more))
+        return self.faults[-1]
 
     def count(self, method=None, kind=None):
         return sum(1 for entry in self.log if method in (None, entry[0]) and kind in (None, entry[1]))
@@ -136,6 +138,8 @@ class BlobService:
             response = self._error(fault.more['status'], fault.more.get('code'), fault.more.get('headers'))
         else:
             response = self._list(request) if listing else self._blob(request)
+        if fault is not None and 'until' in fault.more:
+            await asyncio.to_thread(fault.more['until'].wait, 60)
         response.headers['Date'] = email.utils.formatdate(time.time() + self.skew, usegmt=True)
         body = fault.more['body'] if fault is not None and 'body' in fault.more else response.body or b''
         what = request.query.get('prefix', '') if listing else unquote(request.path).split('/', 3)[3]

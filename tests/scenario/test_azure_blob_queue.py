@@ -1,14 +1,17 @@
 """The azure-blob source with a storage queue of notices: Azurite's queue, written to by Microsoft's client as Event Grid does."""
 import json
 import secrets
+import threading
+import time
 
 import pytest
 
-from azurite import AzuriteQueue, FlowBlob, hour_name, now
+from azurite import KEY, AzuriteQueue, FlowBlob, hour_name, now
 from kafka import at_hand
 from penstock import wait_until
 from records import Maker, activity_line, nsg_record
 from test_azure_blob import ACTIVITY, FLOW, NSG, blob_counters
+from test_azure_blob_races import BlobService, flow_blob, ids, is_get, is_list
 from test_promise import LIFE, event_id
 
 HOURLY = {'poll': '100ms', 'rescan': '1h'}       # the queue is asked all the time, hours are listed once
@@ -84,6 +87,42 @@ def test_nothing_depends_on_a_notice(penstock, far_end, azurite, container, queu
     wait_until(lambda: queue.left() == 0, daemon=daemon, what='an empty queue')
     assert daemon.stop() == 0
     assert sorted(far_end.uids()) == sorted(expected)
+
+
+@pytest.fixture
+def stand_in():
+    with BlobService() as started:
+        yield started
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / 'key'
+    path.touch(mode=0o600)
+    path.write_text(KEY)
+    return path
+
+
+def test_a_queue_that_is_full_does_not_fill_memory(penstock, far_end, stand_in, queue, key_file):
+    """Blobs in turn are as many as listings would bring, however many more the queue tells of; then all are read."""
+    record, late, total = nsg_record(Maker(57), tuples=1)[0], threading.Event(), 6000
+    names = [hour_name(NSG, now(), mac=f'{n:012X}') for n in range(total)]
+    blob = flow_blob([record])
+    for name in names:
+        stand_in.put(name, blob)
+    stand_in.fault(is_get, count=1, until=late)
+    source = stand_in.source(key_file, queue=queue.url, parallel=1, poll='100ms', rescan='100ms')
+    daemon = penstock(source, far_end.sink(**LIFE)).start()
+    wait_until(lambda: blob_counters(daemon)['waiting'] >= 2000, daemon=daemon, what='the first listings')
+    for at in range(total - 16, 0, -16):
+        queue.send(json.dumps([written('logs', name) for name in names[at:at + 16]]))
+    listed = stand_in.count(kind='list')
+    wait_until(lambda: stand_in.count(kind='list') >= listed + 20, daemon=daemon, what='time in which the queue could be read')
+    assert blob_counters(daemon)['waiting'] <= 3100
+    late.set()
+    wait_until(lambda: far_end.count() >= total and queue.left() == 0, 120, 'all of it', daemon)
+    assert daemon.stop() == 0
+    assert far_end.count() == total
 
 
 def test_messages_that_lie(penstock, far_end, azurite, container, queue):
