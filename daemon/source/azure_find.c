@@ -77,6 +77,8 @@ static void blob_listed(struct blob *blob, const struct storage_blob *entry)
     blob->seen = blob->place->walks;
     if (blob->state != BLOB_IDLE || blob->anew)
         return;                      /* it is at work: the next listing will do */
+    if (entry->modified < blob->modified)
+        return;                      /* of two requests the later one was answered first, and has been read */
     if (same && !(blob->torn && blob_is_final(blob, entry)))
         return;
     if (!same && entry->modified > blob->place->newest)

@@ -103,6 +103,31 @@ def key_file(tmp_path):
     return path
 
 
+def test_a_listing_that_a_notice_has_overtaken_is_no_news(penstock, far_end, stand_in, queue, key_file):
+    """It shows the blob shorter than it was read meanwhile: that is no blob made anew, and nothing comes twice."""
+    maker, late = Maker(56), threading.Event()
+    records = [nsg_record(maker, tuples=3)[0] for _ in range(9)]
+    name = hour_name(NSG, now())
+    stand_in.put(name, flow_blob(records[:3]), modified=time.time() - 60)
+    source = stand_in.source(key_file, queue=queue.url, poll='100ms', rescan='500ms')
+    daemon = penstock(source, far_end.sink(**LIFE)).start()
+    wait_until(lambda: far_end.count() >= 9, daemon=daemon, what='the first')
+    hour = name.partition('m=00')[0]
+    held = stand_in.fault(lambda request: is_list(request) and request.query.get('prefix') == hour, until=late)
+    wait_until(lambda: held.count == 0, daemon=daemon, what='a listing to be under way')
+    stand_in.put(name, flow_blob(records[:6]), modified=time.time() - 30)
+    queue.send(json.dumps(written('logs', name)))
+    wait_until(lambda: far_end.count() >= 18 and queue.left() == 0, daemon=daemon, what='what the notice named')
+    late.set()
+    listed = len(stand_in.log)
+    wait_until(lambda: len(stand_in.log) >= listed + 8, daemon=daemon, what='the late listing and more')
+    stand_in.put(name, flow_blob(records))
+    wait_until(lambda: far_end.count() >= 27, daemon=daemon, what='the rest')
+    assert daemon.stop() == 0
+    assert far_end.uids() == ids(records, 3)
+    assert 'written anew' not in daemon.log_text()
+
+
 def test_a_queue_that_is_full_does_not_fill_memory(penstock, far_end, stand_in, queue, key_file):
     """Blobs in turn are as many as listings would bring, however many more the queue tells of; then all are read."""
     record, late, total = nsg_record(Maker(57), tuples=1)[0], threading.Event(), 6000
