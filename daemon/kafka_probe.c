@@ -176,7 +176,7 @@ static void judge_topic(struct asking *asking, const struct rd_kafka_metadata *m
 
     if (topic == NULL || (topic->partition_cnt == 0 && topic->err == RD_KAFKA_RESP_ERR_NO_ERROR))
         tell_error(asking, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, "no partitions");
-    else if (advice_for(asking, topic->err) != NULL)
+    else if (topic->partition_cnt == 0 || advice_for(asking, topic->err) != NULL)
         tell_error(asking, topic->err, rd_kafka_err2str(topic->err));
     else
         probe_tell(asking->probe, FINDING_GOOD, "the brokers let us in, and the topic %.128s has %d partition%s",
@@ -191,6 +191,10 @@ static bool ask_for_topic(struct asking *asking)
     rd_kafka_resp_err_t error;
     uint64_t start = uv_hrtime();
 
+    if (topic == NULL) {             /* librdkafka refuses some names by itself */
+        tell_error(asking, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, rd_kafka_err2str(rd_kafka_last_error()));
+        return false;
+    }
     do {
         turn(asking);
         error = rd_kafka_metadata(asking->client, 0, topic, &metadata, TURN_MS);

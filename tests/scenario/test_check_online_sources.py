@@ -99,3 +99,10 @@ def test_brokers_that_are_not_there(tmp_path):
     wrong, _, _ = check(tmp_path, ('source files', {'type': 'file', 'path': f'{tmp_path}/*.json'}),
                         ('sink nowhere', {'type': 'kafka', 'brokers': '127.0.0.1:1', 'topic': 't'}))
     assert len(wrong) == 1 and "check the brokers' addresses, security and the firewall" in wrong[0], wrong
+
+
+def test_a_name_that_no_topic_can_have(tmp_path):
+    """Refused by the client, before a broker is asked."""
+    wrong, _, done = check(tmp_path, ('source files', {'type': 'file', 'path': f'{tmp_path}/*.json'}),
+                           ('sink siem', {'type': 'kafka', 'brokers': '127.0.0.1:1', 'topic': 'n' * 600}))
+    assert done.returncode == 1 and len(wrong) == 1 and 'there is no such topic' in wrong[0], wrong
