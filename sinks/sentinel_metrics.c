@@ -134,9 +134,13 @@ void sentinel_metrics(struct probe *probe, const struct sentinel_target *target)
         ask(probe, target, token, "ColumnsDroppedCount", &apart);
         hour.columns = apart.columns;
         tell(probe, &hour);
+    } else if (hour.status == 403) {
+        probe_tell(probe, FINDING_UNKNOWN, "what the DCR counted in the last hour was not looked at (status 403): the app needs the "
+                   "role Monitoring Reader on the DCR");
     } else {
-        probe_tell(probe, FINDING_UNKNOWN, "what the DCR counted in the last hour was not looked at (status %d): the app needs the "
-                   "role Monitoring Reader on the DCR", hour.status);
+        probe_tell(probe, FINDING_UNKNOWN, "what the DCR counted in the last hour was not looked at: %.*s %s (status %d)",
+                   (int)target->management.size, target->management.data,
+                   hour.status == 0 ? "did not answer" : "gave no answer of use", hour.status);
     }
     probe_token_free(token);
 }

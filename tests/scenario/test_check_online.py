@@ -159,6 +159,12 @@ def test_without_the_right_to_read_it_says_what_was_not_checked(scene):
     assert any('set "dcr_resource_id", and give the app the role' in said for said in scene.said('unknown'))
 
 
+def test_a_management_that_is_not_there_is_no_right_that_is_missing(scene):
+    said = scene.check(management='https://127.0.0.1:9').said('unknown')
+    assert sum('https://127.0.0.1:9 did not answer' in one for one in said) == 2
+    assert not any('Monitoring Reader' in one for one in said)
+
+
 def test_a_rule_that_is_not_there(scene):
     (wrong,) = scene.check(dcr_resource_id=scene.rule + 'x').said('wrong')
     assert wrong.startswith('there is no DCR under "dcr_resource_id"')
