@@ -8,12 +8,14 @@ stream, two destinations, output that does not match its table. What is deployed
 Known: address, api-version, the shape of a rule and of errors, AuthorizationFailed, ResourceNotFound, InvalidAuthenticationToken.
 Guessed: the codes of refused templates; which check comes first.
 """
+import datetime
 import json
 import re
 import uuid
 
 from aiohttp import web
 
+import faults
 import streams
 
 AUDIENCE = 'https://management.azure.com'           # what tokens must be for
@@ -22,6 +24,7 @@ TABLE_TYPE = 'Microsoft.OperationalInsights/workspaces/tables'
 ROLE_TYPE = 'Microsoft.Authorization/roleAssignments'
 VERSIONS = {RULE_TYPE: ('2022-06-01', '2023-03-11'), TABLE_TYPE: ('2022-10-01',), ROLE_TYPE: ('2022-04-01',)}
 METRICS_VERSIONS = ('2018-01-01', '2023-10-01')
+INTERVALS = ('PT1M', 'PT1H')
 PUBLISHER = '3913510d-42f4-4e42-8a64-420c390055eb'
 SUBSCRIPTION = '99999999-8888-7777-6666-555555555555'
 GROUP = 'siem'
@@ -310,18 +313,42 @@ class Arm:
 
     async def on_get(self, request):
         entry = self.ingestion.store.begin('arm')
-        response = self.answer(request)
-        entry.status = response.status
-        self.ingestion.store.end(entry)
+        fault = self.ingestion.faults.next('arm')
+        try:
+            response = await self.ingestion.misbehave(request, fault) if fault is not None else None
+            if response is None:
+                response = self.answer(request)
+            entry.status = response.status
+        except faults.Dropped:
+            response = web.Response()
+        finally:
+            self.ingestion.store.end(entry)
         return response
 
+    def rows_by_minute(self):
+        return dict(self.ingestion.store.db.execute(
+            "SELECT CAST(at / 60 AS INTEGER), sum(rows) FROM requests WHERE kind = 'ingest' AND rows > 0 GROUP BY 1"))
+
+    def points(self, name, sum_, start, end, minutely):
+        """One of an hour with all that was ever accepted; or one a minute, those with nothing without a number, as the service
+        has them. What was set by hand stands in the last."""
+        if not minutely:
+            return [{'timeStamp': start, 'total': float(sum_), 'count': float(sum_)}]
+        first, last = (int(datetime.datetime.fromisoformat(text.replace('Z', '+00:00')).timestamp()) // 60 for text in (start, end))
+        counts = self.rows_by_minute() if name == 'RowsReceived_Count' and name not in self.counted else {last - 1: sum_}
+        return [{'timeStamp': datetime.datetime.fromtimestamp(minute * 60, datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'),
+                 **({word: float(counts[minute]) for word in ('total', 'count')} if counts.get(minute) else {})}
+                for minute in range(first, last)]
+
     def metrics(self, request, rule):
-        """Azure Monitor's, of the rule: sums over all that was ever accepted."""
+        """Azure Monitor's, of the rule."""
         query = dict(request.query)
-        if set(query) != {'api-version', 'metricnames', 'aggregation', 'interval', 'timespan'} or query['interval'] != 'PT1H':
+        if set(query) != {'api-version', 'metricnames', 'aggregation', 'interval', 'timespan'} or query['interval'] not in INTERVALS:
             return error(400, 'BadRequest', 'The query is not what is expected.')
         start, _, end = query['timespan'].partition('/')
-        if not (streams.DATETIME.match(start) and streams.DATETIME.match(end) and start < end):
+        minutely = query['interval'] == 'PT1M'
+        if not (streams.DATETIME.match(start) and streams.DATETIME.match(end) and start < end) or (
+                minutely and not (start.endswith(':00Z') and end.endswith(':00Z'))):
             return error(400, 'BadRequest', 'The timespan is none.')
         lost = self.ingestion.store.db.execute("SELECT count(*) FROM violations WHERE what = 'undeclared-column'").fetchone()[0]
         counted = {'RowsReceived_Count': sum(self.ingestion.store.rows.values()), 'RowsDropped_Count': 0,
@@ -331,9 +358,9 @@ class Arm:
             return error(400, 'BadRequest', f'Failed to find metric configuration for {names}. Valid metrics: {list(counted)}')
         value = [{'id': f'{rule["id"]}/providers/Microsoft.Insights/metrics/{name}', 'type': 'Microsoft.Insights/metrics',
                   'name': {'value': name, 'localizedValue': name}, 'unit': 'Count', 'errorCode': 'Success',
-                  'timeseries': [{'metadatavalues': [], 'data': [
-                      {'timeStamp': start, 'total': float(counted[name]), 'count': float(counted[name])}]}]} for name in names]
-        return web.json_response({'cost': 59, 'timespan': query['timespan'], 'interval': 'PT1H', 'value': value,
+                  'timeseries': [{'metadatavalues': [], 'data': self.points(name, counted[name], start, end, minutely)}]}
+                 for name in names]
+        return web.json_response({'cost': 59, 'timespan': query['timespan'], 'interval': query['interval'], 'value': value,
                                   'namespace': RULE_TYPE, 'resourceregion': LOCATION})
 
     def answer(self, request):

@@ -1,7 +1,7 @@
 """Faults on demand: what the next requests shall meet instead of an honest answer.
 
 One fault is a JSON object:
-    {"where": "ingest", "token" or "managed", "do": WORD, "count": 1 (-1: until cleared), "chance": 1.0, "delay": seconds,
+    {"where": "ingest", "token", "managed" or "arm", "do": WORD, "count": 1 (-1: until cleared), "chance": 1.0, "delay": seconds,
      "status": 503, "retry_after": "2", "code": "Busy", "message": "...", "body_bytes": 0, "headers": {}, "body": "..."}
 
     status        read the request, answer `status`
@@ -38,7 +38,7 @@ class Fault:
         self.body = given.pop('body', None)
         self.body_bytes = given.pop('body_bytes', 0)
         self.headers = given.pop('headers', {})
-        if given or self.do not in WORDS or self.where not in ('ingest', 'token', 'managed'):
+        if given or self.do not in WORDS or self.where not in ('ingest', 'token', 'managed', 'arm'):
             raise ValueError(f'no such fault: {self.do} at {self.where} {given or ""}')
 
     def response(self):

@@ -340,6 +340,10 @@ METRICS = RULE + '/providers/Microsoft.Insights/metrics?api-version=2018-01-01&a
     (RULE + 'x?api-version=2023-03-11', 'https://management.azure.com/.default', 404, 'ResourceNotFound'),
     (METRICS + 'RowsReceived_Count', 'https://management.azure.com/.default', 200, None),
     (METRICS + 'RowsReceived_Count,Rows', 'https://management.azure.com/.default', 400, 'BadRequest'),
+    (METRICS.replace('PT1H', 'PT1M') + 'RowsReceived_Count', 'https://management.azure.com/.default', 200, None),
+    (METRICS.replace('PT1H', 'PT1M').replace('08:00:00', '08:00:01') + 'RowsReceived_Count',
+     'https://management.azure.com/.default', 400, 'BadRequest'),
+    (METRICS.replace('PT1H', 'PT2M') + 'RowsReceived_Count', 'https://management.azure.com/.default', 400, 'BadRequest'),
     (METRICS.replace('T09', 'T07') + 'RowsReceived_Count', 'https://management.azure.com/.default', 400, 'BadRequest'),
 ])
 def test_resource_manager_is_strict(tmp_path, path, scope, status, code):
