@@ -34,6 +34,8 @@ static struct status_state sink_state(const struct status_sink *sink, bool movin
         return (struct status_state){ MOOD_BAD, "dead letters full" };
     if (sink->stalled_ms >= STALLED_MS)
         return (struct status_state){ MOOD_BAD, "away" };
+    if (sink->arrival.differs == 1)
+        return (struct status_state){ MOOD_BAD, "not all arrives" };
     if (sink->trouble != NULL)
         return (struct status_state){ MOOD_WARN, "busy or away" };
     if (sink->flow == OUTLET_SPOOLING && sink->all.spooled > 0)

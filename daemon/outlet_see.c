@@ -78,6 +78,7 @@ void outlet_see(const struct outlet *outlet, struct status_sink *sink)
     sink->dead_bytes = burial_bytes(&outlet->burial);
     sink->dead_max = settings->dead_max;
     sink->token_ms = settings->type->token_ms != NULL ? settings->type->token_ms(outlet->sink) : STATUS_NONE;
+    sink->arrival = settings->type->arrival != NULL ? settings->type->arrival(outlet->sink) : PEN_ARRIVAL_NONE;
     sink->answers = &outlet->answers;
 }
 

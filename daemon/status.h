@@ -53,6 +53,7 @@ struct status_sink {
     uint64_t spool_bytes, spool_max, damaged;
     uint64_t dead_bytes, dead_max;   /* of the dead letters' file */
     uint64_t token_ms;               /* that its token lives yet */
+    struct pen_arrival arrival;
     uint64_t stalled_ms;             /* health's: for so long nothing came to its end though something waits */
     uint64_t paused_ms;              /* health's: for so long the spool has taken nothing and the sources wait */
     struct status_state state;       /* health's */

@@ -9,6 +9,7 @@
  *     SINK      TYPE      STATE       DELIVERED    RATE    HELD  ON DISK     SPOOL     DEAD
  *     siem      kafka     away            1.02M     0/s     120    1.20M  1.3G of 4G      0
  *       siem: nothing delivered for 2h; last answer: the brokers have not answered in time; next try in 41s
+ *       sentinel: arrived: all of 241033 rows
  *
  * Then, where there are any, the reasons why the daemon is not ready.
  */
@@ -279,6 +280,31 @@ static void view_trouble(struct view *view, const struct pen_json *sink)
     view->out->data[view->out->size - 1] = '\n';
 }
 
+/* What the far end itself counted of what it accepted; nothing where nobody asks it. */
+static void view_arrival(struct view *view, const struct pen_json *sink)
+{
+    double accepted = number(sink, "arrival_accepted"), unknown = number(sink, "arrival_unknown_ms");
+    const struct pen_json known = pen_json_get(sink, "arrival_accepted");
+    bool compared = pen_json_type(&known) != PEN_JSON_MISSING, differs = number(sink, "arrival_differs") > 0;
+
+    if (!compared && unknown == 0)
+        return;
+    BUF_LITERAL(view->out, "  ");
+    view_paint(view, differs ? PAINT_BAD : PAINT_NONE);
+    (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
+    view_paint(view, PAINT_NONE);
+    BUF_LITERAL(view->out, ":");
+    if (differs)
+        buf_text(view->out, " NOT ALL ARRIVED: the DCR received %.0f of %.0f rows, dropped %.0f rows and %.0f values, and failed to "
+                 "transform %.0f times; the log says more;", number(sink, "arrival_received"), accepted,
+                 number(sink, "arrival_dropped"), number(sink, "arrival_columns"), number(sink, "arrival_errors"));
+    else if (compared)
+        buf_text(view->out, " arrived: all of %.0f rows;", accepted);
+    if (unknown > 0)
+        buf_text(view->out, " whether all arrived is not known for %s;", span(unknown).text);
+    view->out->data[view->out->size - 1] = '\n';
+}
+
 static void view_head(struct view *view)
 {
     const struct pen_json daemon = pen_json_get(view->now, "daemon"), flag = pen_json_get(view->now, "ready");
@@ -339,5 +365,7 @@ void status_view(const struct pen_json *now, const struct pen_json *before, unsi
         view_sink(&view, &it.value, width);
     for (it = pen_json_each(&sinks); pen_json_next(&it);)
         view_trouble(&view, &it.value);
+    for (it = pen_json_each(&sinks); pen_json_next(&it);)
+        view_arrival(&view, &it.value);
     view_reasons(&view);
 }

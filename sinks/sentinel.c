@@ -20,6 +20,7 @@
 #include "daemon/http.h"
 #include "daemon/json.h"
 #include "daemon/secret.h"
+#include "sinks/arrival.h"
 #include "sinks/quota.h"
 
 #include <assert.h>
@@ -49,7 +50,7 @@ struct sentinel_settings {
     int64_t in_flight;
     uint64_t batch_bytes, post_bytes, bytes_a_minute;
     int64_t requests_a_minute;
-    uint32_t span_ms, timeout_ms, connect_timeout_ms;
+    uint32_t dcr_compare_ms, span_ms, timeout_ms, connect_timeout_ms;
     char *proxy, *ca_file;
 };
 
@@ -75,6 +76,8 @@ static const struct pen_option sentinel_options[] = {
     { "dcr_resource_id", PEN_TEXT, ROW(dcr_resource_id),
       .help = "The DCR's resource id, /subscriptions/…/dataCollectionRules/NAME: what it declares is then compared at start, "
               "and by check --online, with what is sent. The app needs the role Monitoring Reader on the DCR for it." },
+    { "dcr_compare", PEN_MS, ROW(dcr_compare_ms), .fallback = "5m", .max = 3600 * 1000,
+      .help = "With dcr_resource_id, how often the DCR's own count of rows is compared with what it accepted; 0 for never." },
     { "management", PEN_URL, ROW(management),
       .help = "Where dcr_resource_id is looked up, where cloud does not say it: https://HOST of Azure Resource Manager." },
     { "compress", PEN_BOOL, ROW(compress), .fallback = "yes", .help = "Gzip the posts." },
@@ -221,6 +224,7 @@ struct sentinel {
     struct http_conf http_conf;
     struct entra *entra;
     struct quota *quota;
+    struct arrival *arrival;         /* NULL: a job beside the daemon */
     struct pen_limits limits;
     const char *streams[PEN_KINDS];  /* of the DCR */
     char *urls[PEN_KINDS];
@@ -412,6 +416,8 @@ static void on_answer(void *arg, const struct http_answer *answer)
         post_want_token(post);
         return;
     }
+    if (verdict.outcome == PEN_DELIVERED)
+        arrival_add(post->sentinel->arrival, post->batch->count);
     sentinel_explain(why, answer, verdict.advice, post->sentinel->streams[post->batch->kind]);
     /* A Retry-After beside a refusal is nobody's promise, and must not keep us out once the refusal is mended. */
     post_answer(post, verdict.outcome, verdict.outcome == PEN_RETRY ? answer->retry_after_ms : 0, why);
@@ -526,6 +532,7 @@ static void sentinel_close(void *self)
     assert(sentinel->busy == 0);
     entra_close(sentinel->entra);
     quota_close(sentinel->quota);
+    arrival_close(sentinel->arrival);
     uv_close((uv_handle_t *)&sentinel->timer, on_closed);
 }
 
@@ -694,6 +701,21 @@ static struct quota *sentinel_open_quota(const struct sentinel *sentinel)
     return quota_open(sentinel->host->loop, sentinel->set.dcr, requests, bytes);
 }
 
+static struct arrival *sentinel_open_arrival(const struct sentinel *sentinel, const struct pen_conf *conf)
+{
+    struct arrival *arrival = arrival_open(sentinel->host->loop, sentinel->set.dcr);
+    struct sentinel_target target;
+    struct pen_error err = { 0 };
+    int r;
+
+    if (sentinel->set.dcr_resource_id == NULL || sentinel->set.dcr_compare_ms == 0)
+        return arrival;
+    r = sentinel_target_read(&target, conf, sentinel->host->schema, &err);
+    assert(r == 0);                                /* sentinel_fill() has proved it */
+    arrival_watch(arrival, sentinel->host->http, &target, sentinel->set.dcr_compare_ms);
+    return arrival;
+}
+
 static void sentinel_open_posts(struct sentinel *sentinel)
 {
     sentinel->posts = calloc((size_t)sentinel->set.in_flight, sizeof(*sentinel->posts));
@@ -743,6 +765,7 @@ static int sentinel_open(void **self, struct pen_host *host, const struct pen_co
     if (r < 0)
         goto fail;
     sentinel->quota = sentinel_open_quota(sentinel);
+    sentinel->arrival = host->beside ? NULL : sentinel_open_arrival(sentinel, conf);
     sentinel_open_posts(sentinel);
     sentinel->limits = sentinel_limits_of(set);
     uv_timer_init(host->loop, &sentinel->timer);
@@ -803,6 +826,11 @@ static uint64_t sentinel_token_ms(void *self)
     return entra_life_ms(sentinel->entra);
 }
 
+static struct pen_arrival sentinel_arrival(void *self)
+{
+    return arrival_see(((struct sentinel *)self)->arrival);
+}
+
 static const char *const sentinel_schemas[] = { "asim", "ocsf", "raw", NULL };
 
 const struct pen_sink sentinel_sink = {
@@ -818,4 +846,5 @@ const struct pen_sink sentinel_sink = {
     .prove = sentinel_prove,
     .probe = sentinel_probe,
     .token_ms = sentinel_token_ms,
+    .arrival = sentinel_arrival,
 };

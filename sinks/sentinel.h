@@ -26,6 +26,20 @@ int sentinel_target_read(struct sentinel_target *ret, const struct pen_conf *con
 void sentinel_probe(struct probe *probe, const struct pen_conf *conf);
 /* sentinel_metrics.c: findings about what the DCR counted, and lost, in the last hour. */
 void sentinel_metrics(struct probe *probe, const struct sentinel_target *target);
+
+/* ---- What the DCR itself counts: sentinel_metrics.c ---- */
+
+struct sentinel_counts {             /* sums; negative: not told */
+    int64_t received, dropped, errors, columns;
+};
+/* Names for one request. The second is newer, and a name that the service does not know costs the whole request. */
+#define SENTINEL_METRICS_ROWS "RowsReceived_Count,RowsDropped_Count,TransformationErrors_Count"
+#define SENTINEL_METRICS_COLUMNS "ColumnsDroppedCount"
+/* To be freed. From and to: seconds since 1970; interval: "PT1M", "PT1H". */
+char *sentinel_metrics_url(const struct sentinel_target *target, const char *names, const char *interval, int64_t from, int64_t to);
+/* Fills in what the answer holds; false: it is no answer. Padding behind the body as http.h says. */
+bool sentinel_metrics_read(struct sentinel_counts *counts, struct pen_span body);
+
 /* The ingestion API's answer to a post of one message: the outcome, and one sentence for people that begins with the status. */
 enum pen_outcome sentinel_judge(char why[static 512], const struct http_answer *answer, const char *stream);
 

@@ -1,5 +1,6 @@
 /*
- * sentinel_metrics.c - what the DCR itself counted in the last hour: rows, and what it lost of them behind a 204.
+ * sentinel_metrics.c - what the DCR itself counted: rows, and what it lost of them behind a 204. In the last hour, for
+ * `check --online`; arrival.c asks for its own minutes.
  *
  * By Azure Monitor's metrics of the rule: GET {rule}/providers/Microsoft.Insights/metrics, which wants
  * Microsoft.Insights/metrics/read (Monitoring Reader has it). RowsReceived_Count, RowsDropped_Count and
@@ -17,8 +18,8 @@
 #define API_VERSION "2018-01-01"
 
 struct hour {
-    int64_t received, dropped, errors, columns;    /* columns: -1, the service does not tell */
-    int status;                      /* of the last request that failed; 0: none did */
+    struct sentinel_counts counts;
+    int status;                      /* of the answer; 0: there was none */
     bool reached;
 };
 
@@ -42,62 +43,79 @@ static int64_t metric_sum(const struct pen_json *metric, const char *aggregation
     return sum < 1e15 ? (int64_t)sum : INT64_C(1000000000000000);
 }
 
-static void take_metric(struct hour *hour, const struct pen_json *metric)
+static void take_metric(struct sentinel_counts *counts, const struct pen_json *metric)
 {
     struct pen_json name = pen_json_path(metric, "name.value");
     struct pen_span word = pen_json_value(&name);
 
     if (pen_span_is_nocase(word, "RowsReceived_Count"))
-        hour->received = metric_sum(metric, "total");
+        counts->received = metric_sum(metric, "total");
     else if (pen_span_is_nocase(word, "RowsDropped_Count"))
-        hour->dropped = metric_sum(metric, "total");
+        counts->dropped = metric_sum(metric, "total");
     else if (pen_span_is_nocase(word, "TransformationErrors_Count"))
-        hour->errors = metric_sum(metric, "count");
+        counts->errors = metric_sum(metric, "count");
     else if (pen_span_is_nocase(word, "ColumnsDroppedCount"))
-        hour->columns = metric_sum(metric, "total");
+        counts->columns = metric_sum(metric, "total");
+}
+
+bool sentinel_metrics_read(struct sentinel_counts *counts, struct pen_span body)
+{
+    struct json *json = json_new();
+    struct pen_json root, metrics;
+    struct pen_json_iter it;
+    const char *why;
+    bool good = json_parse(json, body.data, body.size, &root, &why) == 0;
+
+    if (good) {
+        metrics = pen_json_get(&root, "value");
+        for (it = pen_json_each(&metrics); pen_json_next(&it);)
+            take_metric(counts, &it.value);
+    }
+    json_free(json);
+    return good;
 }
 
 static void on_answer(void *arg, const struct http_answer *answer)
 {
     struct hour *hour = arg;
-    struct json *json;
-    struct pen_json root, metrics;
-    struct pen_json_iter it;
-    const char *why;
 
     hour->status = answer->status;
-    hour->reached = answer->status == 200;
-    if (!hour->reached)
-        return;
-    json = json_new();
-    hour->reached = json_parse(json, answer->body.data, answer->body.size, &root, &why) == 0;
-    if (hour->reached) {
-        metrics = pen_json_get(&root, "value");
-        for (it = pen_json_each(&metrics); pen_json_next(&it);)
-            take_metric(hour, &it.value);
-    }
-    json_free(json);
+    hour->reached = answer->status == 200 && sentinel_metrics_read(&hour->counts, answer->body);
 }
 
 /* ---- The question ---- */
 
-static void ask(struct probe *probe, const struct sentinel_target *target, const char *token, const char *names, struct hour *hour)
+static void time_write(char text[static 24], int64_t seconds)
 {
-    time_t now = time(NULL), before = now - 3600;
-    char from[24], to[24], *url, *authorization;
-    const char *headers[] = { NULL, "Accept: application/json", NULL };
-    struct http_ask request = { .method = "GET", .headers = headers, .conf = target->http };
+    time_t time = (time_t)seconds;
     struct tm tm;
 
-    strftime(from, sizeof(from), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&before, &tm));
-    strftime(to, sizeof(to), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+    strftime(text, 24, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&time, &tm));
+}
+
+char *sentinel_metrics_url(const struct sentinel_target *target, const char *names, const char *interval, int64_t from, int64_t to)
+{
+    char first[24], last[24], *url;
+
+    time_write(first, from);
+    time_write(last, to);
     if (asprintf(&url, "%.*s%s/providers/Microsoft.Insights/metrics?api-version=" API_VERSION "&metricnames=%s"
-                 "&aggregation=Total,Count&interval=PT1H&timespan=%s/%s", (int)target->management.size, target->management.data,
-                 target->resource_id, names, from, to) < 0 ||
-        asprintf(&authorization, "Authorization: Bearer %s", token) < 0)
+                 "&aggregation=Total,Count&interval=%s&timespan=%s/%s", (int)target->management.size, target->management.data,
+                 target->resource_id, names, interval, first, last) < 0)
+        abort();
+    return url;
+}
+
+static void ask(struct probe *probe, const struct sentinel_target *target, const char *token, const char *names, struct hour *hour)
+{
+    int64_t now = (int64_t)time(NULL);
+    char *url = sentinel_metrics_url(target, names, "PT1H", now - 3600, now), *authorization;
+    const char *headers[] = { NULL, "Accept: application/json", NULL };
+    struct http_ask request = { .method = "GET", .url = url, .headers = headers, .conf = target->http };
+
+    if (asprintf(&authorization, "Authorization: Bearer %s", token) < 0)
         abort();
     headers[0] = authorization;
-    request.url = url;
     probe_ask(probe, &request, on_answer, hour);
     probe_token_free(authorization);
     free(url);
@@ -105,7 +123,7 @@ static void ask(struct probe *probe, const struct sentinel_target *target, const
 
 /* ---- What it means ---- */
 
-static void tell(struct probe *probe, const struct hour *hour)
+static void tell(struct probe *probe, const struct sentinel_counts *hour)
 {
     if (hour->errors > 0)
         probe_tell(probe, FINDING_WRONG, "in the last hour the DCR's transformation failed %lld times, and what it was given is "
@@ -124,16 +142,16 @@ static void tell(struct probe *probe, const struct hour *hour)
 
 void sentinel_metrics(struct probe *probe, const struct sentinel_target *target)
 {
-    struct hour hour = { .columns = -1 }, apart = { .columns = -1 };
+    struct hour hour = { .counts.columns = -1 }, apart = hour;   /* a metric without points may be missing: 0 */
     char *token = target->resource_id != NULL ? probe_token(probe, &target->management_entra) : NULL;
 
     if (token == NULL)
         return;                                    /* why was told, or is told beside the columns */
-    ask(probe, target, token, "RowsReceived_Count,RowsDropped_Count,TransformationErrors_Count", &hour);
+    ask(probe, target, token, SENTINEL_METRICS_ROWS, &hour);
     if (hour.reached) {
-        ask(probe, target, token, "ColumnsDroppedCount", &apart);
-        hour.columns = apart.columns;
-        tell(probe, &hour);
+        ask(probe, target, token, SENTINEL_METRICS_COLUMNS, &apart);
+        hour.counts.columns = apart.counts.columns;
+        tell(probe, &hour.counts);
     } else if (hour.status == 403) {
         probe_tell(probe, FINDING_UNKNOWN, "what the DCR counted in the last hour was not looked at (status 403): the app needs the "
                    "role Monitoring Reader on the DCR");

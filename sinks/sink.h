@@ -66,6 +66,16 @@ struct pen_limits {
     size_t memory;                   /* what the sink's libraries may hold besides the lent batches */
 };
 
+/* What a far end that counts for itself says of what it accepted; UINT64_MAX: not known. */
+struct pen_arrival {
+    uint64_t accepted;               /* rows, by its answers, … */
+    uint64_t received;               /* … and, of the same minutes, by its own count, others' rows among them */
+    uint64_t dropped, columns, errors;             /* rows and values that it dropped, and transformations that failed */
+    uint64_t differs;                /* 1: something was lost */
+    uint64_t unknown_ms;             /* for so long it could not be asked; 0: it could */
+};
+#define PEN_ARRIVAL_NONE (struct pen_arrival){ UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX }
+
 struct http;                         /* daemon/http.h: curl on the loop, one for the process */
 struct probe;
 
@@ -96,6 +106,8 @@ struct pen_sink {
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
     /* Milliseconds that its token lives yet, for those who look; UINT64_MAX: it uses none. May be NULL. */
     uint64_t (*token_ms)(void *self);
+    /* What its far end counted, for those who look. May be NULL. */
+    struct pen_arrival (*arrival)(void *self);
 };
 
 extern const struct pen_sink sentinel_sink;

@@ -88,6 +88,8 @@ tests:
       - { series: 'penstock_spool_max_bytes{instance="a",sink="slow"}', values: '2e8x60' }
       - { series: 'penstock_spool_bytes{instance="a",sink="fine"}', values: '0x60' }
       - { series: 'penstock_spool_max_bytes{instance="a",sink="fine"}', values: '2e8x60' }
+      - { series: 'penstock_arrival_differs{instance="a",sink="fine"}', values: '0x60' }
+      - { series: 'penstock_arrival_differs{instance="a",sink="slow"}', values: '0x30 1x30' }
       - { series: 'penstock_messages_dead_total{instance="a",sink="siem",source="logs"}', values: '0x50 3x10' }
     alert_rule_test:
       - { eval_time: 3m, alertname: PenstockNotReady }
@@ -99,6 +101,8 @@ tests:
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockSinkRefused",alertstate="firing"})', eval_time: 20m,
           exp_samples: [{ labels: '{sink="siem"}', value: 1 }] }
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockSpoolFillsUp",alertstate="firing"})', eval_time: 50m,
+          exp_samples: [{ labels: '{sink="slow"}', value: 1 }] }
+      - { expr: 'count by (sink) (ALERTS{alertname="PenstockNotAllArrives",alertstate="firing"})', eval_time: 50m,
           exp_samples: [{ labels: '{sink="slow"}', value: 1 }] }
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockDeadLetters",alertstate="firing"})', eval_time: 55m,
           exp_samples: [{ labels: '{sink="siem"}', value: 1 }] }
