@@ -97,7 +97,7 @@ static int check_tokens(const struct kafka_client *client, struct pen_error *err
 
     if (!kafka_client_has_tokens(client)) {
         if (entra->auth != ENTRA_AUTO || entra->tenant || entra->client || entra->identity || entra->secret_file ||
-            entra->certificate_file || entra->token_file || entra->scope)
+            entra->certificate_file || entra->certificate_password_file || entra->token_file || entra->authority || entra->scope)
             return pen_error_set(err, UV_EINVAL, "auth, tenant, client and what goes with them are for mechanism = OAUTHBEARER");
         return 0;
     }

@@ -378,6 +378,7 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
     if (!kafka->producer_topic) {
         r = pen_error_set(err, UV_EINVAL, "topic %s: %s", kafka->topic, rd_kafka_err2str(rd_kafka_last_error()));
         rd_kafka_queue_destroy(kafka->queue);
+        kafka->queue = NULL;
         rd_kafka_destroy(kafka->producer);
         kafka->producer = NULL;
         return r;
