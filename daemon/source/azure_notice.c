@@ -163,8 +163,7 @@ static void on_message(void *arg, const struct message *message)
     LIST_INSERT_HEAD(&notices->all, notice, entry);
     if (notice_read(notices->json, message->text, notices->container, on_name, notice))
         return;
-    notice_free(notice);
-    source_trouble(notices->source->host);
+    notice_free(notice);             /* and is no trouble: it comes again for days, and all there is can be read */
     if (source_says(&notices->alien))
         log_line(LOG_WARN, "a message in the queue is no event of a storage account, and left there: is the queue another's?", "source",
                  source_name(notices->source->host), "messages", log_number(notices->alien), NULL);

@@ -177,6 +177,21 @@ def test_messages_that_lie(penstock, far_end, azurite, container, queue):
     assert 'hello' not in daemon.log_text()
 
 
+def test_a_message_that_nobody_takes_does_not_make_a_source_stand_still(penstock, far_end, azurite, container, queue):
+    """It comes again and again, while there is nothing to read."""
+    source = azurite.source(container.container_name, queue=queue.url, **HOURLY)
+    daemon = penstock(source, far_end.sink(**LIFE), stalled_after='1s').start()
+    wait_until(lambda: blob_counters(daemon)['listed'] > 0, daemon=daemon, what='the first listing')
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        queue.send('hello')
+        wait_until(lambda: not queue.client.peek_messages(), daemon=daemon, what='the queue to be read')
+        shown = daemon.command('status', '-c', daemon.config)
+        assert shown.returncode == 0, shown.stdout
+    assert 'is the queue another' in daemon.log_text()
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize('wrong, wanted', [('name', 'there is no such queue'), ('sas', 'does not allow to process'),
                                            ('port', 'the service cannot be reached')])
 def test_a_queue_in_trouble_costs_nothing_but_time(penstock, far_end, azurite, container, queue, wrong, wanted):
