@@ -6,6 +6,7 @@
 
 #include <getopt.h>
 #include <stdio.h>
+#include <strings.h>
 
 static const char usage[] =
     "Usage: penstock dcr [-c FILE] [--sink NAME] [--bicep] [--principal ID]\n"
@@ -66,6 +67,22 @@ static int add_sinks(struct rule *rule, const struct settings *settings, const c
     return r;
 }
 
+/* Names of streams have characters that those of tables do not: two may end in one, which would be declared twice. */
+static int check_tables(const struct rule *rule, struct pen_error *err)
+{
+    const char *table, *other;
+
+    for (size_t i = 0; i < rule->count; i++)
+        for (size_t k = 0; k < i; k++) {
+            table = rule->streams[i]->open ? NULL : rule_stream_table(rule->streams[i]);
+            other = rule->streams[k]->open ? NULL : rule_stream_table(rule->streams[k]);
+            if (table != NULL && other != NULL && strcasecmp(table, other) == 0)
+                return pen_error_set(err, UV_EINVAL, "the streams %.128s and %.128s would end in one table, %.128s: name one of them "
+                                     "otherwise", rule->streams[k]->name, rule->streams[i]->name, table);
+        }
+    return 0;
+}
+
 static int print(const struct settings *settings, const char *sink, enum template_form form, const char *principal)
 {
     struct rule rule = { 0 };
@@ -73,7 +90,7 @@ static int print(const struct settings *settings, const char *sink, enum templat
     struct buf text = { 0 };
     int status = 0;
 
-    if (add_sinks(&rule, settings, sink, &err) < 0) {
+    if (add_sinks(&rule, settings, sink, &err) < 0 || check_tables(&rule, &err) < 0) {
         fprintf(stderr, "penstock dcr: %s\n", err.text);
         status = 2;
     } else if (rule_closed(&rule) == 0) {

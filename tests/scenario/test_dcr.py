@@ -136,6 +136,7 @@ def test_two_sinks_of_one_rule_share_it(tmp_path):
     ((), [sink(name='a'), sink(name='b', dcr='dcr-' + '1' * 32)], 2, 'more than one DCR: choose one sink with --sink'),
     ((), [sink(name='a'), sink(name='b', schema='ocsf')], 2, 'would take events of two kinds or schemas (sinks a and b)'),
     ((), [sink(stream_audit='Custom-X', stream_alert='Custom-X')], 2, 'the stream Custom-X would take events of two kinds'),
+    ((), [sink(schema='ocsf', stream_audit='Custom-X-Y', stream_alert='Custom-x_Y_CL')], 2, 'would end in one table, x_Y_CL'),
     ((), [sink(schema='raw')], 1, 'only you can know the columns of the stream Custom-PenstockRaw'),
     ((), [('sink k', {'type': 'kafka', 'brokers': '127.0.0.1:9092', 'topic': 't'})], 1, 'no sink of type sentinel'),
     (('--sink', 'nobody'), [sink()], 2, 'there is no sink nobody'),
