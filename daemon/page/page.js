@@ -106,6 +106,7 @@ function sinkNote(sink) {
   const said = [];
   if (sink.state === 'spool full') said.push('The spool takes nothing more, and the sources wait.');
   if (sink.stalled_ms >= SLOW_MS) said.push(`Nothing delivered for ${span(sink.stalled_ms)}.`);
+  if (sink.arrival_differs) said.push('Not all that its DCR accepted has arrived; the log says more.');
   if (sink.trouble) said.push(`Last answer: ${sink.trouble.replace(/[.\s]+$/, '')}.`);
   else if (sink.refused) said.push('The log says what to change.');
   if (sink.hold_ms > 0) said.push(`Next try in ${span(sink.hold_ms)}.`);

@@ -159,6 +159,15 @@ def test_text_stays_text(penstock, logs, page):
     assert any('Content Security Policy' in complaint for complaint in page.complaints)
 
 
+def test_what_did_not_arrive_is_said(penstock, logs, page):
+    daemon = penstock(files(logs), ('sink siem', NOWHERE), listen='127.0.0.1:0').start()
+    page.served['/status.json'] = status([source('activity')], [sink('well', arrival_differs=0),
+                                         sink('lossy', mood='bad', state='not all arrives', arrival_differs=1)])
+    page.open(Window(daemon).url)
+    page.until('document.querySelectorAll(".card[data-name]").length === 3')
+    assert page.text().count('Not all that its DCR accepted has arrived') == 1
+
+
 def test_it_says_when_nobody_answers(penstock, logs, page):
     daemon = penstock(files(logs), ('sink siem', NOWHERE), listen='127.0.0.1:0').start()
     window = Window(daemon)
