@@ -18,7 +18,6 @@ import os
 import pathlib
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ import time
 import urllib.parse
 
 from kafka import Unavailable
+from ports import Port
 
 HERE = pathlib.Path(__file__).resolve().parent
 AZURITE = 'azurite@3.35.0'           # runs on the Node of Debian 12
@@ -127,13 +127,14 @@ class Azurite:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.script = azurite_script('blob')
         self.client = blob_client()
-        with socket.create_server(('127.0.0.1', 0)) as held:
-            self.port = held.getsockname()[1]
+        self.held = Port()
+        self.port = self.held.number
         self.start()
         return self
 
     def __exit__(self, *_):
         self.stop()
+        self.held.release()
 
     def start(self):
         words = ['node', str(self.script), '--silent', '--blobPort', str(self.port), '--disableTelemetry', '--disableProductStyleUrl',
@@ -246,8 +247,8 @@ class AzuriteQueue:
     def __enter__(self):
         blob_client()
         from azure.storage.queue import QueueClient, TextBase64EncodePolicy
-        with socket.create_server(('127.0.0.1', 0)) as held:
-            port = held.getsockname()[1]
+        self.held = Port()
+        port = self.held.number
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = started(['node', str(azurite_script('queue')), '--inMemoryPersistence', '--silent', '--queuePort', str(port),
                                 '--disableTelemetry', '--disableProductStyleUrl'], self.folder, 'azurite-queue.log')
@@ -261,6 +262,7 @@ class AzuriteQueue:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        self.held.release()
 
     def send(self, text):
         self.client.send_message(text)

@@ -17,13 +17,14 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from string import Template
 
 import pytest
+
+from ports import Port
 
 HERE = Path(__file__).parent / "kafka"
 VERSION = re.search(r"<kafka.version>(.+)</kafka.version>", (HERE / "pom.xml").read_text()).group(1)
@@ -81,20 +82,6 @@ def _fetch(folder):
         raise Unavailable("Maven Central gave no Apache Kafka: " + (lines[0] if lines else "mvn failed"))
 
 
-def _hold_ports(count):
-    """Sockets that are bound and do not listen: a broker that is down keeps its ports. Else another broker of this machine may
-    get one of them, a test's clients find it there, and deliver to a stranger who has a topic of that name."""
-    held = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    for holder in held:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)     # the broker sets it, too: both may bind
-        holder.bind(("127.0.0.1", 0))
-    return held
-
-
-def _ports(held):
-    return [holder.getsockname()[1] for holder in held]
-
-
 class Kafka:
     user = "penstock"                                # known to PLAIN and to SCRAM
 
@@ -108,7 +95,7 @@ class Kafka:
         self.ca = self.folder / "ca.pem"
         self.properties = properties or {}
         self.node, self.voters = node, voters
-        self.held = _hold_ports(5)
+        self.held = [Port() for _ in range(5)]
         self.process = None
 
     def __enter__(self):
@@ -153,8 +140,8 @@ class Kafka:
         self.process = None
 
     def release(self):
-        for holder in self.held:
-            holder.close()
+        for port in self.held:
+            port.release()
 
     def restart(self, kill=False):
         """Down and up again: same ports, same data."""
@@ -184,7 +171,7 @@ class Kafka:
     # ---- setting up ------------------------------------------------------------------------------------------
 
     def _configure(self):
-        plain, sasl, controller, self.front, self.behind = _ports(self.held)
+        plain, sasl, controller, self.front, self.behind = (port.number for port in self.held)
         voters = self.voters or {self.node: controller}
         self.bootstrap = f"127.0.0.1:{plain}"
         self.bootstrap_proxied = f"127.0.0.1:{self.front}"
@@ -296,8 +283,8 @@ class Cluster:
     """
 
     def __init__(self, folder, size=3, properties=None):
-        self.held = _hold_ports(size)
-        voters = dict(enumerate(_ports(self.held), 1))
+        self.held = [Port() for _ in range(size)]
+        voters = dict(enumerate((port.number for port in self.held), 1))
         properties = {"min.insync.replicas": 2, **(properties or {})}
         self.brokers = [Kafka(Path(folder) / str(node), properties, node, voters) for node in voters]
 
@@ -316,8 +303,8 @@ class Cluster:
         for broker in self.brokers:
             broker.stop(kill=True)
             broker.release()
-        for holder in self.held:
-            holder.close()
+        for port in self.held:
+            port.release()
 
     @property
     def bootstrap(self):

@@ -1,7 +1,6 @@
 """Alert rules and dashboard: they are well formed, ask for what is there, and wake people when they should."""
 import json
 import re
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -11,6 +10,7 @@ import pytest
 import prometheus
 from kafka import at_hand
 from penstock import ROOT, environment, wait_until
+from ports import Port
 from records import write_activity
 from window import Window
 
@@ -19,8 +19,8 @@ class Prometheus:
     """The server itself, over one daemon and our rules."""
 
     def __init__(self, program, folder, target):
-        with socket.create_server(('127.0.0.1', 0)) as free:
-            self.address = f'127.0.0.1:{free.getsockname()[1]}'
+        self.held = Port()
+        self.address = f'127.0.0.1:{self.held.number}'
         (folder / 'prometheus.yml').write_text(f'''
 global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
 rule_files: [{ROOT / 'conf' / 'alerts.yml'}]
@@ -37,6 +37,7 @@ scrape_configs: [{{ job_name: penstock, static_configs: [{{ targets: ['{target}'
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(30)
+        self.held.release()
         self.log.close()
 
     def ask(self, path, **query):
