@@ -4,6 +4,8 @@
 #ifndef DAEMON_FINDING_H
 #define DAEMON_FINDING_H
 
+#include <stdarg.h>
+
 enum finding {
     FINDING_GOOD,
     FINDING_UNKNOWN,                 /* it could not be looked at, or judged */
@@ -11,5 +13,8 @@ enum finding {
 };
 
 typedef void (*finding_tell)(void *arg, enum finding finding, const char *sentence);
+
+/* Tells a sentence that is made first; what far ends put into it steers no terminal. */
+void finding_say(finding_tell tell, void *arg, enum finding finding, const char *format, va_list args);
 
 #endif

@@ -5,20 +5,16 @@
 
 #include <assert.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 void probe_tell(struct probe *probe, enum finding finding, const char *format, ...)
 {
-    char sentence[2048];
     va_list args;
 
     va_start(args, format);
-    (void)vsnprintf(sentence, sizeof(sentence), format, args);
+    finding_say(probe->tell, probe->arg, finding, format, args);
     va_end(args);
-    text_clean(sentence);
-    probe->tell(probe->arg, finding, sentence);
 }
 
 void probe_wait(struct probe *probe, const bool *done)

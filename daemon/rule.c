@@ -126,14 +126,11 @@ struct comparison {
 __attribute__((format(printf, 3, 4)))
 static void told(const struct comparison *comparison, enum finding finding, const char *format, ...)
 {
-    char sentence[2048];
     va_list args;
 
     va_start(args, format);
-    (void)vsnprintf(sentence, sizeof(sentence), format, args);
+    finding_say(comparison->tell, comparison->arg, finding, format, args);
     va_end(args);
-    text_clean(sentence);
-    comparison->tell(comparison->arg, finding, sentence);
 }
 
 /* The column's type as declared there, or an empty span. */
