@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / 'tests' / 'lib'), str(ROOT / 'tests' / 'farend')]
 
-from azurite import Azurite              # noqa: E402
+from azurite import KEY, Azurite         # noqa: E402
 from farend import FarEnd                # noqa: E402
 from kafka import Kafka, at_hand         # noqa: E402
 from penstock import Penstock, binary    # noqa: E402
@@ -80,6 +80,15 @@ def penstock(tmp_path):
     yield make
     for daemon in made:
         daemon.kill()
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    """With the key of Azurite's account, which the stand-in for a storage account takes, too."""
+    path = tmp_path / 'key'
+    path.touch(mode=0o600)
+    path.write_text(KEY)
+    return path
 
 
 @pytest.fixture

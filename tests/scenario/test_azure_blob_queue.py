@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from azurite import KEY, AzuriteQueue, FlowBlob, hour_name, now
+from azurite import AzuriteQueue, FlowBlob, hour_name, now
 from kafka import at_hand
 from penstock import wait_until
 from records import Maker, activity_line, nsg_record
@@ -93,14 +93,6 @@ def test_nothing_depends_on_a_notice(penstock, far_end, azurite, container, queu
 def stand_in():
     with BlobService() as started:
         yield started
-
-
-@pytest.fixture
-def key_file(tmp_path):
-    path = tmp_path / 'key'
-    path.touch(mode=0o600)
-    path.write_text(KEY)
-    return path
 
 
 def test_a_listing_that_a_notice_has_overtaken_is_no_news(penstock, far_end, stand_in, queue, key_file):

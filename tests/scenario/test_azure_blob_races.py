@@ -1,38 +1,25 @@
 """The azure-blob source against a stand-in (tests/farend/blobs.py) for what Azurite does not show: races, refusals, a
 container of many names. Judged by what arrived, and by the stand-in's log of requests."""
 import datetime
-import pathlib
 import sqlite3
-import sys
 import time
 
 import pytest
 
-from azurite import hour_name, now
+from azurite import KEY, hour_name, now
+from blobs import Blob, BlobService, flow_blob
 from farend import FarEnd
 from penstock import parse_line, wait_until
 from records import Maker, activity_line, nsg_record
 from test_promise import LIFE, assert_adds_up, event_id
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'farend'))
-from blobs import Blob, BlobService, flow_blob   # noqa: E402
-
 PLACE = 'resourceId=/SUBSCRIPTIONS/S/RESOURCEGROUPS/RG/PROVIDERS/MICROSOFT.NETWORK/NETWORKSECURITYGROUPS/NSG'
-KEY = 'c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmU='
 
 
 @pytest.fixture
 def service():
     with BlobService() as started:
         yield started
-
-
-@pytest.fixture
-def key_file(tmp_path):
-    path = tmp_path / 'key'
-    path.touch(mode=0o600)
-    path.write_text(KEY)
-    return path
 
 
 def ids(records, tuples):
