@@ -17,6 +17,8 @@
 
 /* Threads of the pool that are not workers: file reads, spool, cursors, name lookups. */
 #define POOL_OTHERS 4
+/* A budget of memory below this gets the heap that keeps little: see service_prepare(). */
+#define HEAP_LEAN_BELOW ((uint64_t)64 << 20)
 
 static const int signal_numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
 #define SIGNALS (sizeof(signal_numbers) / sizeof(*signal_numbers))
@@ -134,14 +136,17 @@ static void service_prepare(const struct settings *settings)
 {
     int64_t workers = settings->daemon.workers > 0 ? settings->daemon.workers : sysconf(_SC_NPROCESSORS_ONLN);
     char threads[16];
+    bool lean;
 
     snprintf(threads, sizeof(threads), "%d", (int)workers + POOL_OTHERS);
     setenv("UV_THREADPOOL_SIZE", threads, 1);
-    /* Chunks and batches that grow are taken and freed hundreds of times a second: they stay with the heap, or the kernel
-     * would clear every page of each of them anew. Full batches and what is larger go back at once, and all threads share
-     * one heap: with 2 MiB and two heaps, holes made 57 MiB of a budget of 32 (test_promise.py holds this). */
-    mallopt(M_MMAP_THRESHOLD, 512 * 1024);
-    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+    /* Chunks, batches and librdkafka's requests are taken and freed hundreds of times a second: they stay with the heap, or
+     * the kernel would clear every page of each of them anew (a quarter of all CPU of flow logs to Kafka). What is larger
+     * goes back at once, and all threads share one heap. A heap that keeps much has holes, though, 20 MiB of them once with
+     * a budget of 32: who asks for a small one gets the lean heap (test_promise.py and test_memory.py hold both). */
+    lean = settings->daemon.memory < HEAP_LEAN_BELOW;
+    mallopt(M_MMAP_THRESHOLD, lean ? 512 << 10 : 2 << 20);
+    mallopt(M_TRIM_THRESHOLD, lean ? 1 << 20 : 4 << 20);
     mallopt(M_ARENA_MAX, 1);
 }
 
