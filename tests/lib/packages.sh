@@ -7,7 +7,7 @@ packages_package=(dpkg-dev debhelper lintian libcmocka-dev)
 packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
-    systemd man-db groff strace patch libfaketime util-linux
+    systemd man-db groff strace patch libfaketime util-linux valgrind
     spin debootstrap systemd-container zsh fish chromium fonts-dejavu-core)
 
 # Of chromium: what the status page looks like and does in it. Prometheus comes by tests/lib/prometheus.py.
