@@ -280,7 +280,8 @@ def parse_options(words):
     parser.add_argument('--folder', required=True, help='where its files go')
     parser.add_argument('--port', type=int, default=0, help='HTTPS port on 127.0.0.1; 0: any')
     parser.add_argument('--streams', default=HERE / 'streams.json', help='the stream declarations')
-    parser.add_argument('--check', choices=('full', 'count'), default='full', help='count: sizes and caller only')
+    parser.add_argument('--check', choices=('full', 'count', 'none'), default='full',
+                        help='count: sizes and caller only; none: bodies stay closed')
     parser.add_argument('--keep', choices=('rows', 'ids'), default='rows', help='ids: event ids without the rows')
     parser.add_argument('--names', default='DNS:localhost,IP:127.0.0.1,IP:::1', help='names in the certificate')
     parser.add_argument('--dcr', action='append', help='immutable id; may be repeated')

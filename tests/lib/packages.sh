@@ -10,7 +10,8 @@ packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv c
     systemd man-db groff strace patch libfaketime util-linux valgrind
     spin debootstrap systemd-container zsh fish chromium fonts-dejavu-core)
 
-# Of chromium: what the status page looks like and does in it. Prometheus comes by tests/lib/prometheus.py.
+# Of chromium: what the status page looks like and does in it. Prometheus comes by tests/lib/prometheus.py,
+# and the bench's peers by tests/bench/peers.py: installed, they would start.
 
 # Azurite's. Where npm is at hand already, it may come with a Node from elsewhere, which Debian's would fight.
 command -v npm >/dev/null || packages_tests+=(nodejs npm)

@@ -1,0 +1,192 @@
+"""The table's rows: what is measured, on which logs, and what it may cost.
+
+A case has a name for people, a group to choose it by, and once(lab): a dictionary of numbers for one run. Those that move logs
+give bytes, events, wall, cpu and rss; latencies and doors give what belongs to them.
+"""
+import dataclasses
+import re
+import subprocess
+
+import measure
+import peers
+from lab import FAMILIES, files
+from measure import GB, MB
+from penstock import build_folder, environment, total, wait_until
+
+DOOR_BYTES = 2 * MB
+DOOR_ROUNDS = 5
+DOORS = ('framer', 'json', 'parser', 'asim', 'ocsf', 'raw', 'work-asim', 'work-ocsf', 'work-raw', 'spool')
+
+
+@dataclasses.dataclass
+class Case:
+    group: str
+    name: str                        # of the row
+    family: str
+    once: object
+    budget: float = None             # CPU seconds per GB of input, of the design
+    quick: bool = True               # also measured where only a look is wanted
+
+    @property
+    def key(self):
+        return f'{self.group}: {self.name}, {self.family}'
+
+
+def moved(cost, size, events):
+    return {'bytes': size, 'events': events, **dataclasses.asdict(cost)}
+
+
+def delivered(events):
+    return lambda counters: total(counters, 'delivered') >= events
+
+
+# ---- Penstock
+
+def parse(family, schema):
+    def once(lab):
+        path, made = lab.logs(family)
+        return moved(measure.parse(path, schema), made.bytes, made.events)
+    return once
+
+
+def sentinel(family, **more):
+    def once(lab):
+        path, made = lab.logs(family)
+        return moved(measure.daemon(lab.folder / 'daemon', [files(path), lab.sentinel(**more)], delivered(made.events)),
+                     made.bytes, made.events)
+    return once
+
+
+def kafka(family, codec, **more):
+    def once(lab):
+        path, made = lab.logs(family)
+        with lab.topic() as topic:
+            return moved(measure.daemon(lab.folder / 'daemon', [files(path), lab.siem(topic, codec=codec, **more)],
+                                        delivered(made.events)), made.bytes, made.events)
+    return once
+
+
+def hub(family):
+    def once(lab):
+        _, made = lab.logs(family)
+        return moved(measure.daemon(lab.folder / 'daemon', [lab.hub(family), lab.sentinel()], delivered(made.events)),
+                     made.bytes, made.events)
+    return once
+
+
+def blob(family):
+    def once(lab):
+        with lab.container(family) as (source, size, events):
+            return moved(measure.daemon(lab.folder / 'daemon', [source, lab.sentinel()], delivered(events)), size, events)
+    return once
+
+
+OUTAGE = {'retry_min': '50ms', 'retry_max': '200ms', 'spool_max': '64G'}
+
+
+def spool_write(family):
+    """The far end is down and everything goes to disk; also what spool_read() begins with."""
+    def once(lab):
+        path, made = lab.logs(family)
+        far_end = lab.far_end()
+        far_end.down()
+        try:
+            cost = measure.daemon(lab.folder / 'spooled', [files(path), lab.sentinel(spool='always', **OUTAGE)],
+                                  lambda counters: total(counters, 'spooled') >= made.events)
+        finally:
+            far_end.up()
+        return moved(cost, made.bytes, made.events)
+    return once
+
+
+def spool_read(family):
+    def once(lab):
+        path, made = lab.logs(family)
+        spool_write(family)(lab)
+        cost = measure.daemon(lab.folder / 'spooled', [files(path), lab.sentinel(spool='always', **OUTAGE)],
+                              lambda counters: total(counters, 'delivered') >= made.events and measure.waiting(counters) == 0, fresh=False)
+        return moved(cost, made.bytes, made.events)
+    return once
+
+
+# ---- Peers
+
+def peer(which, family, codec):
+    def once(lab):
+        path, made = lab.logs(family)
+        messages = made.events if which.kind == 'tuples' else made.records
+        with lab.topic() as topic:
+            bootstrap = lab.kafka().bootstrap
+            running = which.start(lab.folder / 'peer', path, bootstrap, topic, codec)
+            cost = measure.peer(running, lab.folder / 'peer' / 'log', bootstrap, topic, messages)
+        return moved(cost, made.bytes, messages)
+    return once
+
+
+# ---- Latency: a line is appended, and the far end has it
+
+def latency_sentinel(gap_s, lines, **more):
+    import latency
+
+    def once(lab):
+        return latency.to_sentinel(lab, gap_s, lines, more)
+    return once
+
+
+def latency_kafka(gap_s, lines, **more):
+    import latency
+
+    def once(lab):
+        return latency.to_kafka(lab, gap_s, lines, more)
+    return once
+
+
+# ---- Doors: the hot paths by themselves, by doors.c
+
+def door(name, family):
+    def once(lab):
+        path, _ = lab.logs(family, DOOR_BYTES)
+        done = subprocess.run([build_folder() / 'tests' / 'bench-doors', str(DOOR_ROUNDS), name, path], cwd=lab.folder, text=True,
+                              stdout=subprocess.PIPE, check=True, env=environment())
+        units, unit, ns = done.stdout.split('\t')[2:]
+        return {'ns': int(ns) / int(units), 'unit': unit}
+    return once
+
+
+# ---- All of them
+
+PARSE_BUDGET = {'activity': GB / (400 * MB), 'nsg': GB / (150 * MB), 'vnet': GB / (150 * MB)}
+SENTINEL_BUDGET = {'activity': 6, 'nsg': 20, 'vnet': 20}
+
+CASES = [Case('parse', f'parse to {schema}', family, parse(family, schema), PARSE_BUDGET.get(family) if schema == 'asim' else None)
+         for family in FAMILIES for schema in ('asim', 'ocsf')]
+CASES += [Case('sentinel', 'file to Sentinel', family, sentinel(family), SENTINEL_BUDGET.get(family)) for family in FAMILIES]
+CASES += [Case('sentinel', 'file to Sentinel, 8 posts at once', 'activity', sentinel('activity', in_flight=8), 6)]
+CASES += [Case('blob', 'container to Sentinel', family, blob(family)) for family in ('nsg', 'vnet')]
+CASES += [Case('hub', 'topic to Sentinel', 'activity', hub('activity'))]
+CASES += [Case('kafka', 'file to Kafka', 'activity', kafka('activity', 'none'), 4),
+          Case('kafka', 'file to Kafka, lz4', 'activity', kafka('activity', 'lz4'), 5),
+          Case('kafka', 'file to Kafka, lz4', 'nsg', kafka('nsg', 'lz4'), 25),
+          Case('kafka', 'file to Kafka, lz4', 'vnet', kafka('vnet', 'lz4'), 25),
+          Case('kafka', 'file to Kafka, raw', 'activity', kafka('activity', 'none', schema='raw'))]
+CASES += [Case('spool', 'file to spool', 'activity', spool_write('activity'), quick=False),
+          Case('spool', 'spool to Sentinel', 'activity', spool_read('activity')),
+          Case('spool', 'spool to Sentinel', 'nsg', spool_read('nsg'), quick=False)]
+# The cost of the promise: beside these, the same rows above with a spool that stands ready and is not needed.
+CASES += [Case('promise', 'file to Sentinel, spool always', family, sentinel(family, spool='always', spool_max='64G'))
+          for family in ('activity', 'nsg')]
+CASES += [Case('promise', 'file to Kafka, lz4, spool always', 'activity', kafka('activity', 'lz4', spool='always', spool_max='64G')),
+          Case('promise', 'file to Kafka, lz4, spool always, not compressed', 'activity',
+               kafka('activity', 'lz4', spool='always', spool_max='64G', spool_compress='no'), quick=False)]
+for one in peers.PEERS:
+    log = 'nsg-lines' if one.kind == 'tuples' else 'activity'
+    for codec in ('lz4',) if one.kind == 'tuples' else ('none', 'lz4') if one.kind == 'text' else ('none',):
+        CASES.append(Case('peers', f'{one.name}: {one.kind} to Kafka{"" if codec == "none" else ", " + codec}', log,
+                          peer(one, log, codec), quick=codec == 'none' or one.kind == 'tuples'))
+CASES += [Case('peers', 'Penstock: file to Kafka, lz4', 'nsg-lines', kafka('nsg-lines', 'lz4'), 25)]
+CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', latency_sentinel(0.1, 100, flush='10ms')),
+          Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', latency_sentinel(0.001, 8000, flush='100ms'), quick=False),
+          Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', latency_kafka(0.1, 100, flush='10ms')),
+          Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', latency_kafka(0.001, 8000, flush='100ms'), quick=False)]
+CASES += [Case('doors', name, family, door(name, family), quick=family in ('activity', 'nsg')) for name in DOORS for family in FAMILIES
+          if name not in ('raw', 'work-raw', 'spool') or family == 'activity']

@@ -1,0 +1,191 @@
+"""How cost and throughput go with size: curves of points, each a case of its own, and why each bends where it does.
+
+Every point moves about the same bytes, so that a start weighs the same on all of one curve.
+"""
+import dataclasses
+import json
+import os
+
+import measure
+import records
+from cases import Case, delivered, moved
+from lab import files
+from measure import MB
+
+BYTES = 24 * MB
+
+
+@dataclasses.dataclass
+class Point(Case):
+    curve: str = ''
+    series: str = ''
+    x: float = 0
+
+
+@dataclasses.dataclass
+class Curve:
+    name: str                        # and its file's
+    title: str
+    axis: str                        # what x is
+    log: bool                        # x in powers of ten
+    why: str                         # it bends where it does
+
+
+# ---- Files: the same bytes in ever more of them
+
+def write_files(lab, count):
+    """A folder tree with so many files of equal size; whole records, at least one each."""
+    folder = lab.folder / f'files-{count}'
+    maker = records.Maker(3)
+    each = max(1, 24_000 // count)   # records of 1.7 KB
+    made = records.Made()
+    if folder.exists():              # of an earlier round
+        return folder, json.loads((lab.folder / f'files-{count}.made').read_text())
+    for n in range(count):
+        place = folder / f'{n // 1000:03}'
+        if n % 1000 == 0:
+            place.mkdir(parents=True)
+        lines = []
+        for _ in range(each):
+            text, one = records.defender_alert(maker)
+            lines.append(text + b'\n')
+            made.add(one)
+            made.bytes += 1
+        (place / f'{n:06}.json').write_bytes(b''.join(lines))
+    (lab.folder / f'files-{count}.made').write_text(json.dumps(dataclasses.asdict(made)))
+    return folder, dataclasses.asdict(made)
+
+
+def with_files(count):
+    def once(lab):
+        folder, made = write_files(lab, count)
+        return moved(measure.daemon(lab.folder / 'daemon', [files(f'{folder}/**/*.json'), lab.sentinel(in_flight=4)],
+                                    delivered(made['events'])), made['bytes'], made['events'])
+    return once
+
+
+# ---- Workers: four streams, as many threads
+
+def with_workers(family, count):
+    def once(lab):
+        path, made = lab.logs(family, BYTES if family == 'activity' else BYTES // 4)
+        names = [lab.folder / f'stream-{n}.json' for n in range(4)]
+        for name in names:
+            name.unlink(missing_ok=True)
+            os.link(path, name.with_suffix('.part'))
+            name.with_suffix('.part').rename(name)
+        return moved(measure.daemon(lab.folder / 'daemon', [files(f'{lab.folder}/stream-*.json'), lab.sentinel(in_flight=4)],
+                                    delivered(made.events), workers=count), made.bytes, made.events)
+    return once
+
+
+# ---- Sinks: every record to each
+
+SCHEMAS = ('ocsf', 'asim', 'raw')
+
+
+def with_sinks(count, different):
+    def once(lab):
+        path, made = lab.logs('activity', BYTES)
+        broker = lab.kafka()
+        topics = []
+        try:
+            sinks = []
+            for n in range(count):
+                lab.topics += 1
+                topics.append(f'bench{lab.topics}')
+                broker.create_topic(topics[-1])
+                sinks.append(lab.siem(topics[-1], f'siem{n}', 'lz4', schema=SCHEMAS[n % 3] if different else 'ocsf'))
+            return moved(measure.daemon(lab.folder / 'daemon', [files(path), *sinks], delivered(made.events * count), memory='512M'),
+                         made.bytes, made.events)
+        finally:
+            for topic in topics:
+                broker.delete_topic(topic)
+    return once
+
+
+# ---- Records of another size
+
+def write_sized(lab, size):
+    """Alerts with so many bytes each, the weight in a member that no schema has a column for: text that does not repeat itself."""
+    path = lab.folder / f'sized-{size}.json'
+    maker = records.Maker(4)
+    made = records.Made()
+    with open(path, 'wb') as file:
+        while made.bytes < BYTES:
+            text, one = records.defender_alert(maker)
+            more = max(0, size - len(text) - 12)
+            noise = ''.join(maker.guid() for _ in range(min(more, 7200) // 36 + 1)) if more else ''
+            line = text[:-1] + b',"Detail":"' + (noise * (more // max(1, len(noise)) + 1))[:more].encode() + b'"}\n'
+            file.write(line)
+            made.records += 1
+            made.events += one.events
+            made.bytes += len(line)
+    return path, made
+
+
+def with_size(size, schema):
+    def once(lab):
+        path, made = write_sized(lab, size)
+        with lab.topic() as topic:
+            return moved(measure.daemon(lab.folder / 'daemon', [files(path), lab.siem(topic, codec='lz4', schema=schema)],
+                                        delivered(made.events)), made.bytes, made.events)
+    return once
+
+
+# ---- A far end that is far away
+
+def with_delay(ms, in_flight):
+    def once(lab):
+        path, made = lab.logs('activity', BYTES)
+        far_end = lab.far_end()
+        if ms:
+            far_end.fault(do='slow', delay=ms / 1000, count=-1)
+        try:
+            return moved(measure.daemon(lab.folder / 'daemon', [files(path), lab.sentinel(in_flight=in_flight)],
+                                        delivered(made.events)), made.bytes, made.events)
+        finally:
+            far_end.clear()
+    return once
+
+
+# ---- Spool: a sync is shared by what came while the one before was under way
+
+def with_sync(kilobytes, spool):
+    def once(lab):
+        path, made = lab.logs('activity', BYTES)
+        with lab.topic() as topic:
+            return moved(measure.daemon(
+                lab.folder / 'daemon', [files(path), lab.siem(topic, codec='lz4', batch_bytes=f'{kilobytes}K', in_flight=8, spool=spool)],
+                delivered(made.events)), made.bytes, made.events)
+    return once
+
+
+CURVES = [
+    Curve('files', 'Number of files', 'files', True, ''),
+    Curve('workers', 'Workers', 'workers', False, ''),
+    Curve('sinks', 'Number of sinks', 'sinks', False, ''),
+    Curve('record-size', 'Size of a record', 'bytes a record', True, ''),
+    Curve('far-end', 'Latency of the far end', 'ms until an answer', False, ''),
+    Curve('spool-sync', 'Bytes between two syncs', 'KB a batch', True, ''),
+]
+
+
+def points(curve, series, xs, quick, once):
+    return [Point('scale', f'{curve}, {series}', f'{x:g}', once(x), None, x in quick, curve, series, x) for x in xs]
+
+
+POINTS = points('files', 'to Sentinel', (1, 10, 100, 1000, 10_000, 100_000), (1, 1000), with_files)
+for each in ('activity', 'nsg'):
+    POINTS += points('workers', each, (1, 2), (), lambda count, family=each: with_workers(family, count))
+POINTS += points('sinks', 'same schema', (1, 2, 4, 8), (1, 4), lambda count: with_sinks(count, False))
+POINTS += points('sinks', 'three schemas in turn', (1, 2, 3, 4, 8), (), lambda count: with_sinks(count, True))
+for each in ('ocsf', 'raw'):
+    POINTS += points('record-size', each, (2_000, 5_000, 20_000, 60_000, 200_000, 600_000), (2000, 60_000) if each == 'raw' else (),
+                     lambda size, schema=each: with_size(size, schema))
+for each in (1, 8):
+    POINTS += points('far-end', f'{each} at once', (0, 10, 50, 100, 200, 500), (0, 100) if each == 8 else (),
+                     lambda ms, in_flight=each: with_delay(ms, in_flight))
+for each in ('when-needed', 'always'):
+    POINTS += points('spool-sync', f'spool = {each}', (8, 32, 125, 500, 1000), (32, 1000) if each == 'always' else (),
+                     lambda kilobytes, spool=each: with_sync(kilobytes, spool))

@@ -1,0 +1,109 @@
+"""What the measurements share: generated logs, far ends that are started once, topics, and a folder that goes with them."""
+import contextlib
+import pathlib
+import subprocess
+import sys
+
+import records
+from azurite import KEY
+from blobs import BlobService
+from farend import FarEnd
+from kafka import Kafka, Unavailable
+
+FAMILIES = ('activity', 'nsg', 'vnet', 'alert')
+# A byte of a flow log becomes ten or more of messages: less of it is as much work.
+SHARE = {'activity': 1, 'alert': 0.5, 'nsg': 0.25, 'vnet': 0.25, 'nsg-lines': 0.25}
+MAKERS = {'activity': records.write_activity, 'nsg': records.write_nsg, 'vnet': records.write_vnet,
+          'alert': records.write_alerts,
+          'nsg-lines': lambda path, size, seed: records.write_lines(path, records.nsg_record, records.Maker(seed), None, size)}
+
+
+class Lab:
+    def __init__(self, folder, size):
+        self.folder, self.size = pathlib.Path(folder), size
+        self.stack = contextlib.ExitStack()
+        self.made, self.topics, self.filled = {}, 0, set()
+        self.far_ends, self.broker, self.why_no_broker = {}, None, None
+
+    def __enter__(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def logs(self, family, size=None):
+        """(path, what it holds) of a generated file; the seed is always the same."""
+        size = size or int(self.size * SHARE[family])
+        path = self.folder / f'{family}-{size}.json'
+        if path not in self.made:
+            self.made[path] = MAKERS[family](path, size=size, seed=1)
+        return path, self.made[path]
+
+    def far_end(self, check='none'):
+        """The stand-in of the ingestion API: `none` does not unpack, so that it is the daemon that is measured."""
+        if check not in self.far_ends:
+            self.far_ends[check] = self.stack.enter_context(FarEnd(self.folder / f'farend-{check}', '--check', check, '--keep', 'ids'))
+        return self.far_ends[check]
+
+    def sentinel(self, far_end=None, **more):
+        """What the daemon can do, not what a DCR takes: 2 GB a minute are 33 MB/s."""
+        return (far_end or self.far_end()).sink(**{'schema': 'asim', 'bytes_a_minute': 0, 'requests_a_minute': 0, **more})
+
+    def kafka(self):
+        """A real broker; raises Unavailable."""
+        if self.why_no_broker is not None:
+            raise self.why_no_broker
+        if self.broker is None:
+            try:
+                self.broker = self.stack.enter_context(Kafka(self.folder / 'kafka', {'file.delete.delay.ms': 1000}))
+            except Unavailable as reason:
+                print(f'No Kafka, and none of its rows: {reason}', file=sys.stderr)
+                self.why_no_broker = reason
+                raise
+        return self.broker
+
+    @contextlib.contextmanager
+    def topic(self, **settings):
+        """A new topic of one partition, which goes again."""
+        broker = self.kafka()
+        self.topics += 1
+        name = f'bench{self.topics}'
+        broker.create_topic(name, **settings)
+        try:
+            yield name
+        finally:
+            broker.delete_topic(name)
+
+    def siem(self, topic, name='siem', codec='none', **more):
+        return f'sink {name}', {'type': 'kafka', 'brokers': self.kafka().bootstrap, 'topic': topic, 'schema': 'ocsf',
+                                'kafka.compression.codec': codec, **more}
+
+    def hub(self, family):
+        """A source that reads a topic: the family's lines, a message each, for a group that is new."""
+        broker = self.kafka()
+        if family not in self.filled:
+            broker.create_topic(f'hub-{family}')
+            subprocess.run(['kcat', '-b', broker.bootstrap, '-P', '-t', f'hub-{family}', '-l', self.logs(family)[0]], check=True)
+            self.filled.add(family)
+        self.topics += 1
+        return 'source hub', {'type': 'event-hub', 'bootstrap': broker.bootstrap, 'topic': f'hub-{family}',
+                              'group': f'bench{self.topics}'}
+
+    @contextlib.contextmanager
+    def container(self, family, blobs=4):
+        """A source that reads a container with so many copies of the family's log, each another network interface's, and what
+        they hold."""
+        path, made = self.logs(family, int(self.size * SHARE[family] / blobs))
+        data = path.read_bytes()
+        key_file = self.folder / 'key'
+        key_file.touch(mode=0o600)
+        key_file.write_text(KEY + '\n')
+        with BlobService() as service:
+            for n in range(blobs):
+                service.put(f'resourceId=/A/y=2026/m=11/d=18/h=06/m=00/macAddress={n:012X}/PT1H.json', data)
+            yield service.source(key_file), made.bytes * blobs, made.events * blobs
+
+
+def files(path, **more):
+    return 'source logs', {'type': 'file', 'path': path, **more}

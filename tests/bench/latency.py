@@ -1,0 +1,80 @@
+"""Latency: from a line's write() to the moment when the far end has its request whole, line by line.
+
+One file is one stream, whose order holds: the n-th row that arrived is the n-th line that was appended, so nothing needs to be marked.
+At the stand-in of the ingestion API the moment is when a request was read and checked; in Kafka it is the time that the broker
+gives a message when it appends it, in whole milliseconds.
+"""
+import re
+import subprocess
+import time
+
+import measure
+from lab import files
+from measure import GIVE_UP
+from penstock import Penstock, total, wait_until
+from records import Maker, activity_line
+
+WARM = 5                             # lines before those that count: tokens, connections
+
+
+def append(path, gap_s, lines):
+    """Appends that many lines, a gap apart; when each was. What is late is caught up with, not left out."""
+    maker, stamps = Maker(2), []
+    texts = [activity_line(maker)[0] for _ in range(lines)]
+    with open(path, 'ab', buffering=0) as file:
+        start = time.time()
+        for n, text in enumerate(texts):
+            wait = start + n * gap_s - time.time()
+            if wait > 0:
+                time.sleep(wait)
+            stamps.append(time.time())
+            file.write(text)
+    return stamps
+
+
+def percentiles(waits):
+    waits = sorted(1000 * wait for wait in waits)
+
+    def at(part):
+        return waits[min(len(waits) - 1, int(part * len(waits)))]
+    return {'p50': at(0.5), 'p90': at(0.9), 'p99': at(0.99), 'max': waits[-1]}
+
+
+def run(lab, sink, gap_s, lines, arrivals):
+    """Appends while the daemon runs; arrivals() are the times of all rows in order, warm ones included."""
+    path = lab.folder / 'latency.json'
+    path.write_bytes(b'')
+    daemon = None
+    try:
+        measure.shutil.rmtree(lab.folder / 'latency', ignore_errors=True)
+        daemon = Penstock(lab.folder / 'latency', files(path), sink).start()
+        append(path, 0.01, WARM)
+        wait_until(lambda: total(daemon.counters(), 'delivered') >= WARM, 60, 'the first lines', daemon)
+        stamps = append(path, gap_s, lines)
+        wait_until(lambda: total(daemon.counters(), 'delivered') >= WARM + lines, GIVE_UP, 'the last line', daemon)
+        daemon.stop()
+    finally:
+        if daemon is not None:
+            daemon.kill()
+    arrived = arrivals()[-lines:]
+    if len(arrived) != lines:
+        raise RuntimeError(f'{len(arrived)} of {lines} rows arrived')
+    return percentiles([after - before for before, after in zip(stamps, arrived)])
+
+
+def to_sentinel(lab, gap_s, lines, more):
+    far_end = lab.far_end('count')
+    before = len(far_end.requests())
+
+    def arrivals():
+        return [request['at'] for request in far_end.requests()[before:] if request['status'] == 204 for _ in range(request['rows'])]
+    return run(lab, lab.sentinel(far_end, **more), gap_s, lines, arrivals)
+
+
+def to_kafka(lab, gap_s, lines, more):
+    with lab.topic(message_timestamp_type='LogAppendTime') as topic:
+        def arrivals():
+            told = subprocess.run(['kcat', '-b', lab.kafka().bootstrap, '-C', '-t', topic, '-o', 'beginning', '-e', '-q', '-f', '%T\n'],
+                                  capture_output=True, text=True, check=True).stdout
+            return [int(stamp) / 1000 for stamp in re.findall(r'^(\d+)$', told, re.M)]
+        return run(lab, lab.siem(topic, **more), gap_s, lines, arrivals)
