@@ -1,8 +1,8 @@
 """The bench: runs every case so many times, turn about, and prints a table. tests/bench/run builds first and calls it.
 
-Turn about means: all cases once, then all once more. What changes with the hour then changes all rows alike, and medians and ratios
-hold. Every finished run is a line in build/bench/runs.jsonl; a bench that was stopped goes on behind the last one, if commit, machine
-and sizes are the same.
+Turn about means: all cases once, then all once more. What changes with the hour then changes all rows alike, and medians and
+ratios hold. Every finished run is a line in build/bench/runs.jsonl; a bench that was stopped goes on behind the last one, if
+commit, machine and sizes are the same.
 """
 import argparse
 import json
@@ -59,8 +59,9 @@ class Book:
         for line in old[1:]:
             try:
                 self.runs.append(json.loads(line))
-            except ValueError:
-                break                # the last line, of a bench that was killed while it wrote
+            except ValueError:       # the last line, of a bench that was killed while it wrote
+                self.path.write_text('\n'.join([old[0], *map(json.dumps, self.runs)]) + '\n')
+                break
 
     def has(self, key, number):
         return any(run['key'] == key and run['run'] == number for run in self.runs)
@@ -155,9 +156,9 @@ def parse_options():
     parser.add_argument('--only', action='append', choices=GROUPS, help='this group of rows; may be repeated')
     parser.add_argument('--family', action='append', choices=FAMILIES + ('nsg-lines',), help='this kind of log')
     parser.add_argument('--match', help='rows whose name has this in it')
-    parser.add_argument('--against', type=pathlib.Path, metavar='FILE', help='an earlier table as JSON, to compare with as ratios')
+    parser.add_argument('--against', type=pathlib.Path, metavar='FILE', help='an earlier table as JSON: ratios to it')
     parser.add_argument('--save', type=pathlib.Path, metavar='FILE', help='the table as JSON, beside build/bench/table.json')
-    parser.add_argument('--page', action='store_true', help='write docs/performance.md, its plots and the figures of README.md anew')
+    parser.add_argument('--page', action='store_true', help='write docs/performance.md, its plots and README\'s figures anew')
     parser.add_argument('--fresh', action='store_true', help='forget what a bench that was stopped has measured')
     options = parser.parse_args()
     options.size = options.size or (20 * MB if options.quick else 100 * MB)

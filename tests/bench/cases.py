@@ -4,14 +4,14 @@ A case has a name for people, a group to choose it by, and once(lab): a dictiona
 give bytes, events, wall, cpu and rss; latencies and doors give what belongs to them.
 """
 import dataclasses
-import re
 import subprocess
 
+import latency
 import measure
 import peers
 from lab import FAMILIES, files
 from measure import GB, MB
-from penstock import build_folder, environment, total, wait_until
+from penstock import build_folder, environment, total
 
 DOOR_BYTES = 2 * MB
 DOOR_ROUNDS = 5
@@ -104,7 +104,7 @@ def spool_read(family):
         path, made = lab.logs(family)
         spool_write(family)(lab)
         cost = measure.daemon(lab.folder / 'spooled', [files(path), lab.sentinel(spool='always', **OUTAGE)],
-                              lambda counters: total(counters, 'delivered') >= made.events and measure.waiting(counters) == 0, fresh=False)
+                              lambda counters: delivered(made.events)(counters) and measure.waiting(counters) == 0, fresh=False)
         return moved(cost, made.bytes, made.events)
     return once
 
@@ -125,20 +125,12 @@ def peer(which, family, codec):
 
 # ---- Latency: a line is appended, and the far end has it
 
-def latency_sentinel(gap_s, lines, **more):
-    import latency
-
-    def once(lab):
-        return latency.to_sentinel(lab, gap_s, lines, more)
-    return once
+def line_to_sentinel(gap_s, lines, **more):
+    return lambda lab: latency.to_sentinel(lab, gap_s, lines, more)
 
 
-def latency_kafka(gap_s, lines, **more):
-    import latency
-
-    def once(lab):
-        return latency.to_kafka(lab, gap_s, lines, more)
-    return once
+def line_to_kafka(gap_s, lines, **more):
+    return lambda lab: latency.to_kafka(lab, gap_s, lines, more)
 
 
 # ---- Doors: the hot paths by themselves, by doors.c
@@ -175,18 +167,21 @@ CASES += [Case('spool', 'file to spool', 'activity', spool_write('activity'), qu
 # The cost of the promise: beside these, the same rows above with a spool that stands ready and is not needed.
 CASES += [Case('promise', 'file to Sentinel, spool always', family, sentinel(family, spool='always', spool_max='64G'))
           for family in ('activity', 'nsg')]
-CASES += [Case('promise', 'file to Kafka, lz4, spool always', 'activity', kafka('activity', 'lz4', spool='always', spool_max='64G')),
+CASES += [Case('promise', 'file to Kafka, lz4, spool always', 'activity',
+               kafka('activity', 'lz4', spool='always', spool_max='64G')),
           Case('promise', 'file to Kafka, lz4, spool always, not compressed', 'activity',
                kafka('activity', 'lz4', spool='always', spool_max='64G', spool_compress='no'), quick=False)]
 for one in peers.PEERS:
     log = 'nsg-lines' if one.kind == 'tuples' else 'activity'
     for codec in ('lz4',) if one.kind == 'tuples' else ('none', 'lz4') if one.kind == 'text' else ('none',):
-        CASES.append(Case('peers', f'{one.name}: {one.kind} to Kafka{"" if codec == "none" else ", " + codec}', log,
+        CASES.append(Case('peers', f'{one.name}: {one.kind} to Kafka' + ('' if codec == 'none' else ', ' + codec), log,
                           peer(one, log, codec), quick=codec == 'none' or one.kind == 'tuples'))
 CASES += [Case('peers', 'Penstock: file to Kafka, lz4', 'nsg-lines', kafka('nsg-lines', 'lz4'), 25)]
-CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', latency_sentinel(0.1, 100, flush='10ms')),
-          Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', latency_sentinel(0.001, 8000, flush='100ms'), quick=False),
-          Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', latency_kafka(0.1, 100, flush='10ms')),
-          Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', latency_kafka(0.001, 8000, flush='100ms'), quick=False)]
-CASES += [Case('doors', name, family, door(name, family), quick=family in ('activity', 'nsg')) for name in DOORS for family in FAMILIES
-          if name not in ('raw', 'work-raw', 'spool') or family == 'activity']
+CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', line_to_sentinel(0.1, 100, flush='10ms')),
+          Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', line_to_sentinel(0.001, 8000, flush='100ms'),
+               quick=False),
+          Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', line_to_kafka(0.1, 100, flush='10ms')),
+          Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', line_to_kafka(0.001, 8000, flush='100ms'),
+               quick=False)]
+CASES += [Case('doors', name, family, door(name, family), quick=family in ('activity', 'nsg'))
+          for name in DOORS for family in FAMILIES if name not in ('raw', 'work-raw', 'spool') or family == 'activity']

@@ -82,6 +82,7 @@ def with_workers(family, count):
 # ---- Sinks: every record to each
 
 SCHEMAS = ('ocsf', 'asim', 'raw')
+SINKS_MEMORY = '512M'                # eight windows do not fit in the default
 
 
 def with_sinks(count, different):
@@ -96,8 +97,8 @@ def with_sinks(count, different):
                 topics.append(f'bench{lab.topics}')
                 broker.create_topic(topics[-1])
                 sinks.append(lab.siem(topics[-1], f'siem{n}', 'lz4', schema=SCHEMAS[n % 3] if different else 'ocsf'))
-            return moved(measure.daemon(lab.folder / 'daemon', [files(path), *sinks], delivered(made.events * count), memory='512M'),
-                         made.bytes, made.events)
+            return moved(measure.daemon(lab.folder / 'daemon', [files(path), *sinks], delivered(made.events * count),
+                                        memory=SINKS_MEMORY), made.bytes, made.events)
         finally:
             for topic in topics:
                 broker.delete_topic(topic)
@@ -107,7 +108,7 @@ def with_sinks(count, different):
 # ---- Records of another size
 
 def write_sized(lab, size):
-    """Alerts with so many bytes each, the weight in a member that no schema has a column for: text that does not repeat itself."""
+    """Alerts with so many bytes each; the weight is in a member that no schema has a column for."""
     path = lab.folder / f'sized-{size}.json'
     maker = records.Maker(4)
     made = records.Made()
@@ -156,7 +157,7 @@ def with_sync(kilobytes, spool):
         path, made = lab.logs('activity', BYTES)
         with lab.topic() as topic:
             return moved(measure.daemon(
-                lab.folder / 'daemon', [files(path), lab.siem(topic, codec='lz4', batch_bytes=f'{kilobytes}K', in_flight=8, spool=spool)],
+                lab.folder / 'daemon', [files(path), lab.siem(topic, codec='lz4', batch_bytes=f'{kilobytes}K', spool=spool)],
                 delivered(made.events)), made.bytes, made.events)
     return once
 

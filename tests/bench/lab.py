@@ -43,7 +43,8 @@ class Lab:
     def far_end(self, check='none'):
         """The stand-in of the ingestion API: `none` does not unpack, so that it is the daemon that is measured."""
         if check not in self.far_ends:
-            self.far_ends[check] = self.stack.enter_context(FarEnd(self.folder / f'farend-{check}', '--check', check, '--keep', 'ids'))
+            self.far_ends[check] = self.stack.enter_context(
+                FarEnd(self.folder / f'farend-{check}', '--check', check, '--keep', 'ids'))
         return self.far_ends[check]
 
     def sentinel(self, far_end=None, **more):

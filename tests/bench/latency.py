@@ -1,8 +1,8 @@
 """Latency: from a line's write() to the moment when the far end has its request whole, line by line.
 
-One file is one stream, whose order holds: the n-th row that arrived is the n-th line that was appended, so nothing needs to be marked.
-At the stand-in of the ingestion API the moment is when a request was read and checked; in Kafka it is the time that the broker
-gives a message when it appends it, in whole milliseconds.
+One file is one stream, whose order holds: the n-th row that arrived is the n-th line that was appended, so nothing needs to be
+marked. At the stand-in of the ingestion API the moment is when a request was read and checked; in Kafka it is the time that the
+broker gives a message when it appends it, in whole milliseconds.
 """
 import re
 import subprocess
@@ -67,14 +67,15 @@ def to_sentinel(lab, gap_s, lines, more):
     before = len(far_end.requests())
 
     def arrivals():
-        return [request['at'] for request in far_end.requests()[before:] if request['status'] == 204 for _ in range(request['rows'])]
+        return [request['at'] for request in far_end.requests()[before:] if request['status'] == 204
+                for _ in range(request['rows'])]
     return run(lab, lab.sentinel(far_end, **more), gap_s, lines, arrivals)
 
 
 def to_kafka(lab, gap_s, lines, more):
     with lab.topic(message_timestamp_type='LogAppendTime') as topic:
         def arrivals():
-            told = subprocess.run(['kcat', '-b', lab.kafka().bootstrap, '-C', '-t', topic, '-o', 'beginning', '-e', '-q', '-f', '%T\n'],
-                                  capture_output=True, text=True, check=True).stdout
+            told = subprocess.run(['kcat', '-b', lab.kafka().bootstrap, '-C', '-t', topic, '-o', 'beginning', '-e', '-q',
+                                   '-f', '%T\n'], capture_output=True, text=True, check=True).stdout
             return [int(stamp) / 1000 for stamp in re.findall(r'^(\d+)$', told, re.M)]
         return run(lab, lab.siem(topic, **more), gap_s, lines, arrivals)

@@ -1,7 +1,7 @@
 """What a process costs: wall clock, CPU and memory of Penstock, or of a peer, from its start to its last message.
 
-CPU is the process's own, with its threads and the children it has waited for: the far ends run beside it and cost more than it does,
-so that the wall clock, with few cores, says as much about them. GB and MB are of input, decimal.
+CPU is the process's own, with its threads and the children it has waited for: the far ends run beside it and may cost more than
+it does, so that the wall clock, with few cores, says as much about them. GB and MB are of input, decimal.
 """
 import dataclasses
 import os

@@ -35,6 +35,12 @@ def folder_of(name):
     return cache(f'bench-{name}', fill) / 'root'
 
 
+def libraries(root):
+    if root is None:
+        return {}
+    return {'LD_LIBRARY_PATH': f'{root / LIBRARIES}:{root / "lib/x86_64-linux-gnu"}:{root / "usr/lib/syslog-ng"}'}
+
+
 @dataclasses.dataclass
 class Peer:
     """One way to use a program. `command` makes its files in a folder and says how it is started."""
@@ -49,7 +55,7 @@ class Peer:
         words, root = self.command(folder, path, bootstrap, topic, codec)
         with open(folder / 'log', 'wb') as log:
             return subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                                    env={'PATH': os.environ['PATH'], 'LD_LIBRARY_PATH': f'{root}/{LIBRARIES}:{root}/lib/x86_64-linux-gnu:{root}/usr/lib/syslog-ng' if root else ''})
+                                    env={'PATH': os.environ['PATH'], **libraries(root)})
 
 
 # ---- rsyslog: the queue between file and Kafka lives in memory, and goes to disk beyond its high watermark
@@ -83,8 +89,8 @@ RSYSLOG_TUPLES = {
     'template': 'template(name="out" type="list") { property(name="$!out") }',
     'action': 'action(type="mmjsonparse" cookie="" useRawMsg="off")\n'
               'foreach ($.rule in $!properties!flows) do {\n  foreach ($.flow in $.rule!flows) do {\n'
-              '    foreach ($.tuple in $.flow!flowTuples) do {\n      set $!out!resource = $!resourceId;\n      set $!out!rule = $.rule!rule;\n'
-              '      set $!out!mac = $.flow!mac;\n'
+              '    foreach ($.tuple in $.flow!flowTuples) do {\n      set $!out!resource = $!resourceId;\n'
+              '      set $!out!rule = $.rule!rule;\n      set $!out!mac = $.flow!mac;\n'
               + ''.join(f'      set $!out!{name} = field($.tuple, 44, {n});\n' for n, name in enumerate(TUPLE_FIELDS, 1))
               + OMKAFKA + '\n      unset $!out;\n    }\n  }\n}'}
 

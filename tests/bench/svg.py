@@ -1,6 +1,6 @@
 """Draws curves as SVG: panels side by side, a legend below, and nothing that needs a library.
 
-    text = draw('Files', 'files', True, [('CPU s/GB', {'to Sentinel': [(1, 5.0), (10, 5.1)]}), …])
+    text = draw('Files', 'files', True, [('CPU s/GB', {'to Sentinel': [(1, 5.0), (10, 5.1)]}), …], 'this machine, today')
 
 The y axis begins at zero, or a curve would bend where nothing does; x may go by powers of ten.
 """
@@ -8,8 +8,9 @@ import math
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 400, 280             # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 44, 46
-LEGEND = 22                          # of a line of the legend
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 52, 46
+LINE = 20                            # of the legend, and of the caption
+APART = 26                           # two ticks' numbers, at least
 COLORS = ('#0b6bcb', '#c9510c', '#2a8a3e', '#8a3ea8')
 SHAPES = ('<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>',
           '<rect x="{left:.1f}" y="{top:.1f}" width="7" height="7" fill="{color}"/>')
@@ -36,7 +37,10 @@ class Panel:
         xs = sorted({x for x, _ in points})
         self.log = log and xs[0] > 0
         self.low, self.high = self.scale(xs[0]), self.scale(xs[-1])
-        self.xticks = xs if len(xs) <= 8 else xs[::2]
+        self.xticks = xs[-1:]
+        for x in reversed(xs):
+            if self.x(self.xticks[0]) - self.x(x) >= APART:
+                self.xticks.insert(0, x)
         self.yticks = nice(max(y for _, y in points) or 1)
 
     def scale(self, x):
@@ -70,21 +74,22 @@ class Panel:
             yield shape.format(x=x, y=y, left=x - 3.5, top=y - 3.5, color=color)
 
 
-def draw(title, axis, log, panels):
+def draw(title, axis, log, panels, caption):
     names = list(dict.fromkeys(name for _, series in panels for name in series))
-    width, height = WIDTH * len(panels), HEIGHT + LEGEND * (len(names) if len(names) > 1 else 0) + 4
+    legend = names if len(names) > 1 else []
+    width, height = WIDTH * len(panels), HEIGHT + LINE * (len(legend) + 1)
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
              f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}">',
              '<style>text{font:12px sans-serif;fill:#333}.title{font-size:14px;font-weight:bold}.label{font-weight:bold}'
-             '.grid{stroke:#ddd}.axis{stroke:#333}</style>',
+             '.caption{font-size:10px;fill:#777}.grid{stroke:#ddd}.axis{stroke:#333}</style>',
              f'<rect width="{width}" height="{height}" fill="#fff"/>',
              f'<text x="{LEFT}" y="18" class="title">{escape(title)}</text>']
     for n, (label, series) in enumerate(panels):
         lines += Panel(label, series, log, n * WIDTH).draw(axis)
-    if len(names) > 1:
-        for n, name in enumerate(names):
-            y, color = HEIGHT + LEGEND * n, COLORS[n % len(COLORS)]
-            lines.append(f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2"/>')
-            lines.append(SHAPES[n % len(SHAPES)].format(x=LEFT + 12, y=y, left=LEFT + 8.5, top=y - 3.5, color=color))
-            lines.append(f'<text x="{LEFT + 32}" y="{y + 4}">{escape(name)}</text>')
+    for n, name in enumerate(legend):
+        y, color = HEIGHT + LINE * n + 4, COLORS[n % len(COLORS)]
+        lines.append(f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2"/>')
+        lines.append(SHAPES[n % len(SHAPES)].format(x=LEFT + 12, y=y, left=LEFT + 8.5, top=y - 3.5, color=color))
+        lines.append(f'<text x="{LEFT + 32}" y="{y + 4}">{escape(name)}</text>')
+    lines.append(f'<text x="{LEFT}" y="{height - 8}" class="caption">{escape(caption)}</text>')
     return '\n'.join([*lines, '</svg>']) + '\n'
