@@ -49,6 +49,7 @@
 #include "daemon/kafka_login.h"
 #include "daemon/kafka_probe.h"
 #include "daemon/log.h"
+#include "sinks/kafka_pace.h"
 #include "sinks/sink.h"
 
 #include <assert.h>
@@ -114,6 +115,7 @@ struct kafka {
     size_t batch_size_max;           /* learned from brokers' answers; SIZE_MAX: nothing yet */
     uint64_t alone;                  /* so many messages still travel one by one */
     bool producer_alone;             /* this producer sends them so */
+    struct kafka_pace pace;          /* of this producer */
     bool offsets_told;               /* by this far end, once at least */
     unsigned offsetless;             /* producers given up for want of one */
 
@@ -291,9 +293,8 @@ static const char *const kafka_defaults[][2] = {
     { "client.id", "penstock" },
     { "enable.idempotence", "true" },
     { "acks", "all" },
-    /* Batches come full already: this is the wait of what is left over behind a full request. librdkafka 2.0 spins through
-     * the last millisecond of every such wait, so few long ones are cheaper than many short; an idle stream's latency bears
-     * up to 20. */
+    /* Batches come full already: this is the wait of what is left over behind a full request. An idle stream's latency bears up
+     * to 20; the longer it is, the more often kafka_pace.h may have a second request filled. */
     { "linger.ms", "15" },
     { "message.timeout.ms", "0" },               /* without end: see above */
     { "socket.keepalive.enable", "true" },
@@ -354,13 +355,16 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
     static const uint64_t one = 1;
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     char text[256];
-    size_t size;
+    size_t size, message_max;
+    uint32_t linger_ms;
     int r;
 
     r = kafka_configure(conf, kafka, err);
     if (r < 0)
         goto fail;
     size = kafka_get_number(conf, "batch.size");
+    message_max = kafka_get_number(conf, "message.max.bytes");
+    linger_ms = (uint32_t)kafka_get_number(conf, "linger.ms");
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG |
                                      RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH);
     kafka->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
@@ -369,6 +373,7 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
         goto fail;
     }
     kafka->batch_size = size;
+    kafka_pace_begin(&kafka->pace, size < message_max ? size : message_max, linger_ms);
     kafka->producer_alone = kafka->alone > 0;
     kafka->trouble = PEN_DELIVERED;
     kafka->queue = rd_kafka_queue_get_main(kafka->producer);
@@ -544,6 +549,7 @@ static bool kafka_is_told(struct kafka *kafka, const rd_kafka_message_t *message
 static void kafka_take_reports(struct kafka *kafka, rd_kafka_event_t *event)
 {
     const rd_kafka_message_t *message;
+    bool first = true;                           /* one event brings the reports of one request */
 
     while ((message = rd_kafka_event_message_next(event))) {
         const enum pen_outcome *outcome = message->_private;
@@ -551,6 +557,9 @@ static void kafka_take_reports(struct kafka *kafka, rd_kafka_event_t *event)
         rd_kafka_resp_err_t error = message->err;
 
         assert(flight);
+        kafka_pace_reported(&kafka->pace, message->len + message->key_len, message->partition,
+                            first ? rd_kafka_message_latency(message) : -1);
+        first = false;
         if (!error && !kafka_is_told(kafka, message)) {
             error = RD_KAFKA_RESP_ERR__INCONSISTENT;
             kafka->offsetless += kafka->state == READY;
@@ -625,18 +634,24 @@ static void kafka_drain(struct kafka *kafka)
 
 /* ---- Batches --------------------------------------------------------------------------------------------------- */
 
-/* Hands message i to librdkafka. False: no room now. */
+/* Hands message i to librdkafka. False: not now. */
 static bool kafka_produce_one(struct kafka *kafka, struct flight *flight, uint32_t i)
 {
     struct pen_span span = pen_batch_message(flight->batch, i);
     const char *key = NULL;
+    size_t key_size = 0;
     rd_kafka_resp_err_t error;
 
-    if (kafka->key == KEY_STREAM)
+    if (!kafka_pace_allows(&kafka->pace))
+        return false;
+    if (kafka->key == KEY_STREAM) {
         key = flight->batch->streams[flight->batch->messages[i].stream];
+        key_size = strlen(key);
+    }
     if (rd_kafka_produce(kafka->producer_topic, RD_KAFKA_PARTITION_UA, 0, (void *)(uintptr_t)span.data, span.size, key,
-                         key ? strlen(key) : 0, &flight->outcomes[i]) == 0) {
+                         key_size, &flight->outcomes[i]) == 0) {
         flight->produced++;
+        kafka_pace_produced(&kafka->pace, span.size + key_size);
         return true;
     }
     error = rd_kafka_last_error();
@@ -664,6 +679,7 @@ static void kafka_produce(struct kafka *kafka)
         kafka_give_up(kafka, PEN_REFUSED, err.text);
         return;
     }
+    kafka_pace_turn(&kafka->pace);
     for (struct flight *flight = kafka->first; flight; flight = flight->next)
         while (flight->produced < flight->batch->count)
             if (kafka->state != READY || !kafka_produce_one(kafka, flight, flight->produced))
