@@ -58,6 +58,13 @@ void out_free(struct pen_out *out)
     free(out);
 }
 
+/* As if it had never been emitted. */
+static void event_renew(struct pen_event *event)
+{
+    event->version++;
+    event->emitted = false;
+}
+
 void out_begin(struct pen_out *out, uint64_t skip)
 {
     for (uint32_t i = 0; i < out->inner_used; i++)
@@ -68,6 +75,7 @@ void out_begin(struct pen_out *out, uint64_t skip)
     arena_reset(&out->arena);
     out->event.extras = NULL;
     out->event.extra_count = out->event.extra_capacity = 0;
+    event_renew(&out->event);
     out->ordinal = 0;
     out->skip = skip;
     out->full = false;
@@ -91,6 +99,7 @@ struct pen_event *pen_out_event(struct pen_out *out, enum pen_kind kind)
     event->kind = kind;
     memset(event->set, 0, sizeof(event->set));
     event->extra_count = 0;
+    event_renew(event);
     return event;
 }
 
@@ -103,6 +112,10 @@ enum pen_parsed pen_out_emit(struct pen_out *out, struct pen_event *event)
         return PEN_PARTLY;
     }
     out->ordinal++;
+    if (!event->emitted) {
+        event->emitted = true;
+        memset(event->moved, 0, sizeof(event->moved));
+    }
     return PEN_PARSED;
 }
 
@@ -191,7 +204,10 @@ struct pen_json pen_out_parse(struct pen_out *out, struct pen_span text)
 
 static union value *event_slot(struct pen_event *event, enum pen_field field)
 {
-    event->set[field / 64] |= UINT64_C(1) << (field % 64);
+    const uint64_t bit = UINT64_C(1) << (field % 64);
+
+    event->set[field / 64] |= bit;
+    event->moved[field / 64] |= bit;
     return &event->values[field];
 }
 
@@ -353,7 +369,10 @@ bool pen_set_json(struct pen_event *event, enum pen_field field, const struct pe
 
 void pen_unset(struct pen_event *event, enum pen_field field)
 {
-    event->set[field / 64] &= ~(UINT64_C(1) << (field % 64));
+    const uint64_t bit = UINT64_C(1) << (field % 64);
+
+    event->set[field / 64] &= ~bit;
+    event->moved[field / 64] |= bit;
 }
 
 bool pen_is_set(const struct pen_event *event, enum pen_field field)

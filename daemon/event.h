@@ -46,6 +46,9 @@ struct extra {
 struct pen_event {
     enum pen_kind kind;
     uint64_t set[FIELD_WORDS];
+    uint64_t moved[FIELD_WORDS];     /* set or unset since it was emitted first */
+    uint64_t version;                /* of all but what has moved: another one with each pen_out_event(), never 0 */
+    bool emitted;                    /* once at least */
     union value values[PEN_FIELDS];
     struct extra *extras;            /* in the out's arena */
     uint32_t extra_count, extra_capacity;

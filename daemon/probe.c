@@ -142,7 +142,7 @@ enum pen_kind probe_test_record(const struct probe *probe, struct buf *out)
     pen_set_text(event, PEN_EVENT_MESSAGE, PEN_SPAN(text));
     pen_set_text(event, PEN_RAW_TEXT, PEN_SPAN(text));
     pen_set_text(event, PEN_TROUBLE, PEN_SPAN("a test record"));
-    (void)schema_find(probe->schema)->write(event, &meta, out);
+    (void)schema_find(probe->schema)->write(event, &meta, out, NULL);
     out_free(made);
     return kind;
 }

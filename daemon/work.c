@@ -11,6 +11,7 @@
  * what was wrong there is told in the run that met it, and `blamed` keeps the record from being counted twice.
  */
 #include "daemon/work.h"
+#include "daemon/schema/pattern.h"
 
 #include <assert.h>
 #include <openssl/evp.h>
@@ -27,6 +28,7 @@ struct worker {
     EVP_MD *sha256;
     EVP_MD_CTX *digest;
     struct work_messages messages[WORK_SCHEMAS_MAX];
+    struct patterns patterns[WORK_SCHEMAS_MAX];
     size_t last;                     /* index of the parser that claimed the record before */
 
     struct work *work;               /* the run */
@@ -68,6 +70,7 @@ void worker_free(struct worker *worker)
     for (size_t i = 0; i < WORK_SCHEMAS_MAX; i++) {
         buf_free(&worker->messages[i].bytes);
         free(worker->messages[i].index);
+        patterns_free(&worker->patterns[i]);
     }
     EVP_MD_CTX_free(worker->digest);
     EVP_MD_free(worker->sha256);
@@ -81,7 +84,8 @@ size_t worker_held(const struct worker *worker)
     size_t held = sizeof(*worker) + json_held(worker->json) + out_held(worker->out);
 
     for (size_t i = 0; i < WORK_SCHEMAS_MAX; i++)
-        held += worker->messages[i].bytes.capacity + worker->messages[i].capacity * sizeof(struct work_message);
+        held += worker->messages[i].bytes.capacity + worker->messages[i].capacity * sizeof(struct work_message) +
+                patterns_held(&worker->patterns[i]);
     return held;
 }
 
@@ -126,7 +130,8 @@ static void worker_write(struct worker *worker, size_t schema, const struct pen_
     struct work_message *message = messages_add(messages);
     size_t offset = messages->bytes.size;
 
-    if (worker->work->plan->schemas[schema]->write(event, &worker->meta, &messages->bytes) > 0)
+    if (patterns_write(&worker->patterns[schema], worker->work->plan->schemas[schema], event, &worker->meta,
+                       &messages->bytes) > 0)
         worker->work->counts.cut++;
     assert(messages->bytes.size <= UINT32_MAX);
     *message = (struct work_message){

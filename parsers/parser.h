@@ -7,7 +7,8 @@
  * plugin folder (`[daemon] plugin_dir`).
  *
  * Ownership: a span set into an event may point into the record, which outlives the call, or into memory that came
- * from pen_out_alloc(), pen_out_copy() or pen_out_text(). A parser frees nothing. Functions cope with missing nodes
+ * from pen_out_alloc(), pen_out_copy() or pen_out_text(). What it points at stays as it is: a field changes by being set
+ * again, not by writing to its bytes. A parser frees nothing. Functions cope with missing nodes
  * and empty spans, so a parser's body can read like its mapping; a value that is missing sets nothing.
  *
  * Growing: members are added last and may be absent; `size` says how much the plugin was compiled with.

@@ -110,18 +110,31 @@ static void write_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
     memcpy(stamp->text, out->data + start, stamp->size);
 }
 
+static void write_whole(struct buf *out, const struct pen_event *event, enum pen_field field, const struct stamp *stamp)
+{
+    enum field_type type = columns[field].type;
+
+    if (type == FIELD_IP || type == FIELD_MAC)
+        write_plain(out, event->values[field].text);
+    else if (type == FIELD_TIME)
+        write_ticks(out, event->values[field].number, stamp);
+    else
+        value_write(out, type, &event->values[field]);
+}
+
 /* The columns that were too long, and what they said before, in bytes. */
 struct cuts {
     uint32_t count;
     struct { enum pen_field field; size_t size; } columns[PEN_FIELDS];
 };
 
-static void write_value(struct buf *out, const struct pen_event *event, enum pen_field field, struct cuts *cuts)
+static void write_value(struct buf *out, const struct pen_event *event, enum pen_field field, const struct stamp *stamp,
+                        struct cuts *cuts)
 {
     enum field_type type = columns[field].type;
     size_t start = out->size, size;
 
-    value_write(out, type, &event->values[field]);
+    write_whole(out, event, field, stamp);
     size = out->size - start;
     if (size <= VALUE_MAX || !value_bound(out, start, VALUE_MAX, type == FIELD_JSON ? VALUE_WRITTEN : VALUE_SAID))
         return;
@@ -131,9 +144,11 @@ static void write_value(struct buf *out, const struct pen_event *event, enum pen
 
 /* The columns of the event's own table; what has none is marked in `rest`. */
 static void write_columns(struct buf *out, const struct pen_event *event, const struct stamp *stamp,
-                          const uint64_t set[FIELD_WORDS], uint64_t rest[FIELD_WORDS], struct cuts *cuts)
+                          const uint64_t set[FIELD_WORDS], uint64_t rest[FIELD_WORDS], struct cuts *cuts,
+                          struct pattern *pattern)
 {
     const uint32_t table = 1u << event->kind;
+    size_t start;
 
     for (size_t i = 0; i < FIELD_WORDS; i++) {
         rest[i] = 0;
@@ -145,12 +160,10 @@ static void write_columns(struct buf *out, const struct pen_event *event, const 
                 continue;
             }
             write_key(out, field);
-            if (columns[field].type == FIELD_IP || columns[field].type == FIELD_MAC)
-                write_plain(out, event->values[field].text);
-            else if (columns[field].type == FIELD_TIME)
-                write_ticks(out, event->values[field].number, stamp);
-            else
-                write_value(out, event, field, cuts);
+            start = out->size;
+            write_value(out, event, field, stamp, cuts);
+            if (event_moved(event, field))
+                pattern_hole(pattern, field, start, out);
         }
     }
 }
@@ -228,12 +241,18 @@ static void write_common(struct buf *out, const struct pen_event *event, const s
     buf_add(out, versions[event->kind], strlen(versions[event->kind]));
 }
 
-static void write_ids(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+/* What else is a hole, beside fields that moved. */
+enum { HOLE_TIME = PEN_FIELDS, HOLE_ID };
+
+static void write_ids(struct buf *out, const struct pen_event *event, const struct event_meta *meta, struct pattern *pattern)
 {
     struct pen_span id = { meta->id, meta->id_size };
+    size_t start;
 
     write_key(out, PEN_EVENT_ORIGINAL_UID);
+    start = out->size;
     write_plain(out, id);
+    pattern_hole(pattern, HOLE_ID, start, out);
     if (event->kind == PEN_ALERT && !event_has(event, PEN_EVENT_UID)) {
         write_key(out, PEN_EVENT_UID);
         write_plain(out, id);
@@ -283,7 +302,7 @@ static bool write_additional_cut(struct buf *out, const struct pen_event *event,
         buf_char(out, '{');
         write_cuts(out, cuts, cut ? size : 0);
         buf_char(out, ',');
-        if (!value_write_rest(out, event, rest, &limits))
+        if (!value_write_rest(out, event, rest, &limits, NULL))
             out->size--;
         buf_char(out, '}');
         if (out->size - brace <= VALUE_MAX)
@@ -292,7 +311,7 @@ static bool write_additional_cut(struct buf *out, const struct pen_event *event,
     out->size = brace;
     buf_char(out, '{');
     write_cuts(out, cuts, size);
-    (void)value_write_rest(&members, event, rest, NULL);
+    (void)value_write_rest(&members, event, rest, NULL, NULL);
     BUF_LITERAL(out, ",\"PenstockRest\":");
     start = out->size;
     buf_json_string(out, members.data, members.size);
@@ -303,13 +322,13 @@ static bool write_additional_cut(struct buf *out, const struct pen_event *event,
 }
 
 static bool write_additional(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
-                             const struct cuts *cuts)
+                             const struct cuts *cuts, struct pattern *pattern)
 {
     size_t start = out->size, brace, size = 0;
 
     BUF_LITERAL(out, ",\"AdditionalFields\":{");
     brace = out->size - 1;
-    if (value_write_rest(out, event, rest, NULL)) {
+    if (value_write_rest(out, event, rest, NULL, pattern)) {
         buf_char(out, '}');
         size = out->size - brace;
     } else if (cuts->count == 0) {
@@ -317,14 +336,28 @@ static bool write_additional(struct buf *out, const struct pen_event *event, con
     }
     if (cuts->count == 0 && size <= VALUE_MAX)
         return false;
+    pattern_refuse(pattern);
     out->size = brace;
     return write_additional_cut(out, event, rest, cuts, size);
 }
 
-static uint32_t asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+/* No field that moved decides more than what its own column says. Only flows come many to a record: others need no pattern. */
+static bool asim_is_steady(const struct pen_event *event)
 {
-    int64_t time = time_or(event, PEN_TIME_GENERATED, time_or(event, PEN_EVENT_START_TIME, meta->received_ticks));
+    return event->kind == PEN_NETWORK && event_has(event, PEN_EVENT_START_TIME) && event_has(event, PEN_EVENT_END_TIME) &&
+           !event_moved(event, PEN_EVENT_PRODUCT) && !value_twins_moved(event);
+}
+
+static int64_t asim_time(const struct pen_event *event, const struct event_meta *meta)
+{
+    return time_or(event, PEN_TIME_GENERATED, time_or(event, PEN_EVENT_START_TIME, meta->received_ticks));
+}
+
+static uint32_t asim_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out,
+                           struct pattern *pattern)
+{
     uint64_t set[FIELD_WORDS], rest[FIELD_WORDS];
+    size_t start;
     struct stamp stamp;
     struct cuts cuts;
 
@@ -335,9 +368,13 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
     if (event->kind != PEN_NETWORK && dvc_is_product(event))
         field_clear(set, PEN_DVC);
 
+    if (!asim_is_steady(event))
+        pattern_refuse(pattern);
     BUF_LITERAL(out, "{\"TimeGenerated\":");
-    write_stamp(out, time, &stamp);
-    write_columns(out, event, &stamp, set, rest, &cuts);
+    start = out->size;
+    write_stamp(out, asim_time(event, meta), &stamp);
+    pattern_hole(pattern, HOLE_TIME, start, out);
+    write_columns(out, event, &stamp, set, rest, &cuts, pattern);
     field_copy(rest, event->set, PEN_EVENT_ORIGINAL_UID);
     if (event->kind != PEN_UNKNOWN) {
         write_common(out, event, &stamp);
@@ -345,11 +382,31 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
         BUF_LITERAL(out, ",\"Source\":");
         value_text(out, meta->source);
     }
-    write_ids(out, event, meta);
+    write_ids(out, event, meta, pattern);
     value_drop_twins(event, rest);
-    cuts.count += write_additional(out, event, rest, &cuts);
+    cuts.count += write_additional(out, event, rest, &cuts, pattern);
     buf_char(out, '}');
     return cuts.count;
+}
+
+/* A message as short as one value may be holds none that is too long. */
+static bool asim_fill(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
+                      struct buf *out)
+{
+    size_t start = out->size;
+    struct stamp stamp;
+
+    for (uint32_t i = 0; i < pattern->hole_count; i++) {
+        pattern_copy(pattern, i, out);
+        if (pattern->holes[i].what == HOLE_TIME)
+            write_stamp(out, asim_time(event, meta), &stamp);
+        else if (pattern->holes[i].what == HOLE_ID)
+            write_plain(out, (struct pen_span){ meta->id, meta->id_size });
+        else
+            write_whole(out, event, (enum pen_field)pattern->holes[i].what, &stamp);
+    }
+    pattern_copy(pattern, pattern->hole_count, out);
+    return out->size - start <= VALUE_MAX;
 }
 
 /* What write_columns(), write_common(), write_ids() and write_additional() may write for this kind, and nothing else. */
@@ -369,4 +426,4 @@ static void asim_table(enum pen_kind kind, struct table *table)
     table_sort(table);
 }
 
-const struct schema asim_schema = { .name = "asim", .write = asim_write, .table = asim_table };
+const struct schema asim_schema = { .name = "asim", .write = asim_write, .fill = asim_fill, .table = asim_table };

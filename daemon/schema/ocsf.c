@@ -898,7 +898,7 @@ static bool write_step(struct writer *writer, const struct step *step, uint32_t 
 
 static pthread_once_t plans_once = PTHREAD_ONCE_INIT;
 
-static uint32_t ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out, struct pattern *pattern)
 {
     struct writer writer = { .out = out, .event = event, .meta = meta };
     const struct plan *plan = &plans[event->kind];
@@ -928,7 +928,7 @@ static uint32_t ocsf_write(const struct pen_event *event, const struct event_met
     value_drop_twins(event, writer.rest);
     start = out->size;
     BUF_LITERAL(out, ",\"unmapped\":{");
-    if (value_write_rest(out, event, writer.rest, NULL))
+    if (value_write_rest(out, event, writer.rest, NULL, pattern))
         buf_char(out, '}');
     else
         out->size = start;

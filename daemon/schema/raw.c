@@ -16,13 +16,13 @@ static void raw_write_json(struct pen_span raw, struct buf *out)
             out->data[out->size++] = *at;
 }
 
-static uint32_t raw_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t raw_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out, struct pattern *pattern)
 {
     const struct pen_record *record = meta->record;
     const char *trouble = record->trouble != NULL ? record->trouble : "not JSON";
     struct pen_span raw = pen_span_trim(record->raw);
 
-    (void)event;
+    (void)event, (void)pattern;
     if (record->json != NULL) {
         raw_write_json(raw, out);
         return 0;

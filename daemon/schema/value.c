@@ -157,6 +157,15 @@ static const struct { enum pen_field a, b; } twins[] = {
     { PEN_EVENT_ORIGINAL_SEVERITY, PEN_EVENT_SEVERITY }, { PEN_ALERT_STATUS, PEN_ALERT_ORIGINAL_STATUS },
 };
 
+bool value_twins_moved(const struct pen_event *event)
+{
+    for (size_t i = 0; i < sizeof(twins) / sizeof(*twins); i++)
+        if (event_has(event, twins[i].a) && event_has(event, twins[i].b) &&
+            (event_moved(event, twins[i].a) || event_moved(event, twins[i].b)))
+            return true;
+    return false;
+}
+
 static bool rest_has(const uint64_t rest[FIELD_WORDS], enum pen_field field)
 {
     return rest[field / 64] >> (field % 64) & 1;
@@ -285,12 +294,13 @@ static void write_value(struct buf *out, enum field_type type, const union value
     value_write(out, type, value);
     if (limits != NULL)
         (void)value_bound(out, start, limits->value_max, VALUE_WRITTEN);
-    buf_char(out, ',');
 }
 
 static void write_fields(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
-                         const struct value_limits *limits)
+                         const struct value_limits *limits, struct pattern *pattern)
 {
+    size_t start;
+
     for (size_t i = 0; i < FIELD_WORDS; i++) {
         for (uint64_t word = rest[i]; word != 0; word &= word - 1) {
             size_t id = i * 64 + (size_t)__builtin_ctzll(word);
@@ -298,7 +308,11 @@ static void write_fields(struct buf *out, const struct pen_event *event, const u
             buf_char(out, '"');
             buf_add(out, fields[id].name, fields[id].name_size);
             BUF_LITERAL(out, "\":");
+            start = out->size;
             write_value(out, fields[id].type, &event->values[id], limits);
+            if (event_moved(event, (enum pen_field)id))
+                pattern_hole(pattern, (uint32_t)id, start, out);
+            buf_char(out, ',');
         }
     }
 }
@@ -333,17 +347,18 @@ static void write_extras(struct buf *out, const struct pen_event *event, const u
         assert(members[field_count + i].order == field_count + i);
         member_write_name(out, &members[field_count + i]);
         write_value(out, event->extras[i].type, &event->extras[i].value, limits);
+        buf_char(out, ',');
     }
     if (members != few)
         free(members);
 }
 
 bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
-                      const struct value_limits *limits)
+                      const struct value_limits *limits, struct pattern *pattern)
 {
     size_t start = out->size;
 
-    write_fields(out, event, rest, limits);
+    write_fields(out, event, rest, limits, pattern);
     if (event->extra_count > 0)
         write_extras(out, event, rest, limits);
     if (out->size == start)

@@ -4,7 +4,7 @@
 #ifndef DAEMON_SCHEMA_VALUE_H
 #define DAEMON_SCHEMA_VALUE_H
 
-#include "daemon/event.h"
+#include "daemon/schema/pattern.h"
 
 /* A text as a JSON string with its quotes; most need no escapes and are copied in one go. */
 void value_text(struct buf *out, struct pen_span text);
@@ -21,6 +21,8 @@ bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure m
 /* Takes out of `rest` what a field outside it says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
  * for by the byte and tells nothing. Only fields that are near in meaning are compared. */
 void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS]);
+/* Whether it may decide otherwise for the record's next event. */
+bool value_twins_moved(const struct pen_event *event);
 
 struct value_limits {
     size_t value_max;                /* bytes that a value of the rest may be written with */
@@ -28,9 +30,9 @@ struct value_limits {
 };
 
 /* `"Name":value` pairs parted by commas, without braces: the fields in `rest` under their column names, then the event's
- * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. `limits` may
- * be NULL. */
+ * extras under their own. A name that comes again is numbered (name_2, name_3 …). True: something was written. `limits` and
+ * `pattern` may be NULL; the holes of the latter are the fields'. */
 bool value_write_rest(struct buf *out, const struct pen_event *event, const uint64_t rest[FIELD_WORDS],
-                      const struct value_limits *limits);
+                      const struct value_limits *limits, struct pattern *pattern);
 
 #endif

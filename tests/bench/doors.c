@@ -167,7 +167,7 @@ static void write_event(void *arg)
 
     for (unsigned i = 0; i < REPEATS; i++) {
         doors->message.size = 0;
-        doors->schema->write(writing->event, &doors->meta, &doors->message);
+        doors->schema->write(writing->event, &doors->meta, &doors->message, NULL);
     }
 }
 

@@ -1,12 +1,12 @@
 /*
  * events.c - what a parser, ours or a user's, may do to an event: any field with any value of its type, any additional
- * field; then every schema writes it. Each message is JSON on one line without a name twice.
+ * field; then every schema writes it. Each message is JSON on one line without a name twice, and the same from a pattern.
  *
  * Input: 1 byte kind; then operations: 1 byte what, 2 bytes which field, 1 byte size, and that many bytes of value.
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/schema.h"
+#include "daemon/schema/pattern.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -15,22 +15,27 @@
 
 struct made {
     struct event_meta meta;
+    struct patterns asim, ocsf;
     unsigned events;
 };
 
-static void judge_message(const struct schema *schema, const struct pen_event *event, const struct event_meta *meta)
+static void judge_message(struct patterns *patterns, const struct schema *schema, const struct pen_event *event,
+                          const struct event_meta *meta)
 {
     struct pen_span message, rest;
-    struct buf out = { 0 };
+    struct buf out = { 0 }, same = { 0 };
 
     buf_add(&out, "before", 6);      /* a schema appends */
-    schema->write(event, meta, &out);
+    schema->write(event, meta, &out, NULL);
     message = (struct pen_span){ out.data + 6, out.size - 6 };
     assert(judge_json(message) && judge_line(message, false) && message.data[0] == '{');
     assert(judge_names_differ(message));
     rest = judge_member(message, schema == &asim_schema ? "AdditionalFields" : "unmapped");
     assert(rest.size == 0 || (rest.data[0] == '{' && judge_names_differ(rest)));
+    patterns_write(patterns, schema, event, meta, &same);
+    assert(same.size == message.size && memcmp(same.data, message.data, same.size) == 0);
     buf_free(&out);
+    buf_free(&same);
 }
 
 static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal)
@@ -39,8 +44,8 @@ static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal)
 
     assert(ordinal == made->events);
     made->events++;
-    judge_message(&asim_schema, event, &made->meta);
-    judge_message(&ocsf_schema, event, &made->meta);
+    judge_message(&made->asim, &asim_schema, event, &made->meta);
+    judge_message(&made->ocsf, &ocsf_schema, event, &made->meta);
     return true;
 }
 

@@ -67,7 +67,7 @@ static struct pen_json written(struct test *test, const struct schema *schema, c
     const char *why = "";
 
     test->text.size = 0;
-    test->cut = schema->write(event, &test->meta, &test->text);
+    test->cut = schema->write(event, &test->meta, &test->text, NULL);
     assert_null(memchr(test->text.data, '\n', test->text.size));
     buf_reserve(&test->text, JSON_PADDING);
     if (json_parse(test->json, test->text.data, test->text.size, &root, &why) != 0)
@@ -359,7 +359,7 @@ static void test_every_byte_at_every_place(void **state)
                 text[at - 1] = '~';
             pen_set_text(event, PEN_EVENT_MESSAGE, (struct pen_span){ text, sizeof(text) });
             test->text.size = 0;
-            asim_schema.write(event, &test->meta, &test->text);
+            asim_schema.write(event, &test->meta, &test->text, NULL);
             BUF_LITERAL(&want, "\"EventMessage\":");
             buf_json_string(&want, text, sizeof(text));
             BUF_LITERAL(&want, ",");

@@ -136,7 +136,7 @@ static void write_and_look(struct test *test, const struct schema *schema, const
     const char *why = "";
 
     test->text.size = 0;
-    schema->write(event, &test->meta, &test->text);
+    schema->write(event, &test->meta, &test->text, NULL);
     buf_reserve(&test->text, JSON_PADDING);
     if (json_parse(test->json, test->text.data, test->text.size, &root, &why) != 0)
         fail_msg("%s: %.*s", why, (int)test->text.size, test->text.data);

@@ -75,8 +75,10 @@ static const struct pen_parser count_parser = { sizeof(count_parser), "count", N
 static const struct pen_parser other_parser = { sizeof(other_parser), "other", NULL, NULL, other_claims, other_parse, NULL };
 static const struct pen_parser all_parser = { sizeof(all_parser), "all", NULL, NULL, all_claims, all_parse, NULL };
 
-static uint32_t line_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out)
+static uint32_t line_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out,
+                           struct pattern *pattern)
 {
+    (void)pattern;
     buf_text(out, "%s %d %.*s %.*s %s\n", meta->parser, (int)event->kind, (int)meta->id_size, meta->id,
              (int)(meta->record->raw.size < 100 ? meta->record->raw.size : 100), meta->record->raw.data,
              meta->record->trouble != NULL ? meta->record->trouble : "");

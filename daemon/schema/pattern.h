@@ -1,0 +1,78 @@
+/*
+ * pattern.h - what the messages of one record have in common, copied instead of written again and again.
+ *
+ * A flow record becomes thousands of events that differ in a dozen fields. The event knows which: those touched since it was
+ * first emitted (`moved`). So from the second event of a record on a schema notes, while it writes, where the values of moved
+ * fields stand: the holes. What lies between them is the pattern, and the next event that has the same fields set is a
+ * copy of it with its holes filled.
+ *
+ *   {"TimeGenerated":▢,"DstBytes":▢,"DstIpAddr":▢,"Dvc":"NSG-WEB","DvcIdType":"AzureResourceId","EventCount":1, …
+ *
+ * What must hold: the bytes are those of write(). A pattern serves one event as it stands since pen_out_event(), one set of
+ * fields that are set and one set of those that moved. A schema refuses where a moved field decides more than what stands in
+ * its own hole.
+ */
+#ifndef DAEMON_SCHEMA_PATTERN_H
+#define DAEMON_SCHEMA_PATTERN_H
+
+#include "daemon/schema.h"
+
+#define PATTERN_HOLES 48
+#define PATTERN_STEP 32              /* texts are copied in steps of this size: so much may be read and written past their end */
+
+struct hole {
+    uint32_t at;                     /* in the pattern's text: what is written here is not part of it */
+    uint32_t what;                   /* the schema's word for what goes here */
+};
+
+struct pattern {
+    uint64_t version;                /* of the event; 0: no pattern */
+    uint64_t set[FIELD_WORDS], moved[FIELD_WORDS];
+    uint32_t extra_count;
+    bool refused;                    /* messages like this one are always written anew */
+    uint32_t hole_count;
+    struct hole holes[PATTERN_HOLES];
+    struct buf text;                 /* without what stood in the holes; PATTERN_STEP bytes of slack behind it */
+    size_t copied;                   /* while it is made: up to here of `out` is in the text */
+};
+
+/* One schema's, in one worker: a record's tuples come in a few kinds, with counters and without, inbound and outbound. */
+#define PATTERNS 8
+
+struct patterns {
+    struct pattern patterns[PATTERNS];
+    uint32_t last, next;             /* used last; to be given up next */
+};
+
+/* schema->write(), by a pattern where there is one. */
+uint32_t patterns_write(struct patterns *patterns, const struct schema *schema, const struct pen_event *event,
+                        const struct event_meta *meta, struct buf *out);
+void patterns_free(struct patterns *patterns);
+size_t patterns_held(const struct patterns *patterns);   /* bytes of memory beyond the struct itself */
+
+/* For schemas, which may have NULL for a pattern. `start` to the end of `out` is a value that may differ next time. */
+void pattern_hole(struct pattern *pattern, uint32_t what, size_t start, const struct buf *out);
+static inline void pattern_refuse(struct pattern *pattern)
+{
+    if (pattern != NULL)
+        pattern->refused = true;
+}
+
+static inline bool event_moved(const struct pen_event *event, enum pen_field field)
+{
+    return event->moved[field / 64] >> (field % 64) & 1;
+}
+
+/* Copies what stands between a hole and the one before it; the text's end for hole_count. */
+static inline void pattern_copy(const struct pattern *pattern, uint32_t hole, struct buf *out)
+{
+    size_t from = hole > 0 ? pattern->holes[hole - 1].at : 0;
+    size_t to = hole < pattern->hole_count ? pattern->holes[hole].at : pattern->text.size;
+
+    buf_reserve(out, to - from + PATTERN_STEP);
+    for (size_t i = 0; i < to - from; i += PATTERN_STEP)
+        memcpy(out->data + out->size + i, pattern->text.data + from + i, PATTERN_STEP);
+    out->size += to - from;
+}
+
+#endif
