@@ -50,21 +50,45 @@ void buf_text(struct buf *buf, const char *format, ...)
     buf->size += (size_t)size;
 }
 
+/* "00" to "99", one behind the other: two digits a step. */
+#define TENS(ten) ten "0" ten "1" ten "2" ten "3" ten "4" ten "5" ten "6" ten "7" ten "8" ten "9"
+static const char pairs[] =
+    TENS("0") TENS("1") TENS("2") TENS("3") TENS("4") TENS("5") TENS("6") TENS("7") TENS("8") TENS("9");
+
+/* The last `count` digits of the value; what is behind them. */
+static char *digits_put(char *at, uint64_t value, unsigned count)
+{
+    unsigned i = count;
+
+    for (; i >= 2; i -= 2, value /= 100)
+        memcpy(at + i - 2, pairs + value % 100 * 2, 2);
+    if (i == 1)
+        at[0] = (char)('0' + value % 10);
+    return at + count;
+}
+
+static unsigned digits_count(uint64_t value)
+{
+    static const uint64_t powers[] = {   /* of ten; 0 itself has a digit */
+        0, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000, 1000000000000,
+        10000000000000, 100000000000000, 1000000000000000, 10000000000000000, 100000000000000000, 1000000000000000000,
+        10000000000000000000u,
+    };
+    unsigned bits = 64 - (unsigned)__builtin_clzll(value | 1), guess = bits * 1233 >> 12;    /* log 2 is 1233 / 4096, nearly */
+
+    return guess + (value >= powers[guess]);
+}
+
 void buf_int(struct buf *buf, int64_t value)
 {
-    char digits[20];
-    size_t at = sizeof(digits);
     uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    unsigned count = digits_count(rest);
 
-    do {
-        digits[--at] = (char)('0' + rest % 10);
-        rest /= 10;
-    } while (rest > 0);
     buf_reserve(buf, 21);
     if (value < 0)
         buf->data[buf->size++] = '-';
-    memcpy(buf->data + buf->size, digits + at, sizeof(digits) - at);
-    buf->size += sizeof(digits) - at;
+    digits_put(buf->data + buf->size, rest, count);
+    buf->size += count;
 }
 
 void buf_real(struct buf *buf, double value)
@@ -175,34 +199,24 @@ void buf_json_string(struct buf *buf, const char *data, size_t size)
 #define DAYS_TO_0001 INT64_C(-719162)              /* 0001-01-01, counted from 1970-01-01 */
 #define DAYS_TO_9999 INT64_C(2932896)              /* 9999-12-31 */
 
-/* Proleptic Gregorian date of a day number: years start in March so that leap days come last. */
-static void day_to_date(int64_t day, int *year, int *month, int *mday)
+/* Gregorian date of a day number from DAYS_TO_0001 on: years start in March so that leap days come last. */
+static void day_to_date(int64_t day, uint32_t *year, uint32_t *month, uint32_t *mday)
 {
-    int64_t shifted = day + 719468;
-    int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
-    int64_t of_era = shifted - era * 146097;
-    int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    int64_t march = (5 * of_year + 2) / 153;
+    uint32_t shifted = (uint32_t)(day + 719468);
+    uint32_t era = shifted / 146097, of_era = shifted % 146097;
+    uint32_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    uint32_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    uint32_t march = (5 * of_year + 2) / 153;
 
-    *mday = (int)(of_year - (153 * march + 2) / 5 + 1);
-    *month = (int)(march < 10 ? march + 3 : march - 9);
-    *year = (int)(year_of_era + era * 400 + (*month <= 2));
-}
-
-static char *digits_put(char *at, int64_t value, int count)
-{
-    for (int i = count - 1; i >= 0; i--) {
-        at[i] = (char)('0' + value % 10);
-        value /= 10;
-    }
-    return at + count;
+    *mday = of_year - (153 * march + 2) / 5 + 1;
+    *month = march < 10 ? march + 3 : march - 9;
+    *year = year_of_era + era * 400 + (*month <= 2);
 }
 
 void buf_time(struct buf *buf, int64_t ticks)
 {
-    int64_t day = ticks / TICKS_A_DAY, rest = ticks % TICKS_A_DAY, fraction;
-    int year, month, mday;
+    int64_t day = ticks / TICKS_A_DAY, rest = ticks % TICKS_A_DAY;
+    uint32_t year, month, mday, second, fraction;
     char *at;
 
     if (rest < 0) {
@@ -217,8 +231,8 @@ void buf_time(struct buf *buf, int64_t ticks)
         rest = TICKS_A_DAY - 1;
     }
     day_to_date(day, &year, &month, &mday);
-    fraction = rest % TICKS_A_SECOND;
-    rest /= TICKS_A_SECOND;
+    second = (uint32_t)(rest / TICKS_A_SECOND);
+    fraction = (uint32_t)(rest % TICKS_A_SECOND);
 
     buf_reserve(buf, 32);
     at = buf->data + buf->size;
@@ -228,11 +242,11 @@ void buf_time(struct buf *buf, int64_t ticks)
     *at++ = '-';
     at = digits_put(at, mday, 2);
     *at++ = 'T';
-    at = digits_put(at, rest / 3600, 2);
+    at = digits_put(at, second / 3600, 2);
     *at++ = ':';
-    at = digits_put(at, rest / 60 % 60, 2);
+    at = digits_put(at, second / 60 % 60, 2);
     *at++ = ':';
-    at = digits_put(at, rest % 60, 2);
+    at = digits_put(at, second % 60, 2);
     if (fraction > 0) {
         *at++ = '.';
         at = fraction % 10000 == 0 ? digits_put(at, fraction / 10000, 3) : digits_put(at, fraction, 7);

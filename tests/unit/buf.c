@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <stdio.h>
 
 static void expect(struct buf *buf, const char *text)
 {
@@ -23,6 +24,17 @@ static void test_numbers(void **state)
     expect(&buf, "-9223372036854775808");
     buf_int(&buf, INT64_MAX);
     expect(&buf, "9223372036854775807");
+    for (int64_t power = 1; power <= INT64_MAX / 10; power *= 10) {      /* where the number of digits changes */
+        for (int64_t number = power - 1; number <= power + 1; number++) {
+            char text[24];
+
+            snprintf(text, sizeof(text), "%lld", (long long)-number);
+            buf_int(&buf, -number);
+            expect(&buf, text);
+            buf_int(&buf, number);
+            expect(&buf, number == 0 ? "0" : text + 1);
+        }
+    }
     buf_real(&buf, 0.1);
     expect(&buf, "0.1");
     buf_real(&buf, 1.0 / 3);
