@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define TICKS_A_SECOND INT64_C(10000000)
 
@@ -62,16 +65,16 @@ const char *flow_read_ends(struct flow_tuple *tuple, size_t first)
 
 const char *flow_read_direction(struct flow_tuple *tuple, struct pen_span word)
 {
-    tuple->inbound = pen_span_is_nocase(word, "I");
-    return tuple->inbound || pen_span_is_nocase(word, "O") ? NULL : "the direction is neither I nor O";
+    tuple->inbound = flow_is_letter(word, 'i');
+    return tuple->inbound || flow_is_letter(word, 'o') ? NULL : "the direction is neither I nor O";
 }
 
 const char *flow_read_protocol(struct flow_tuple *tuple, struct pen_span word)
 {
     tuple->protocol_text = word;
-    if (pen_span_is_nocase(word, "T"))
+    if (flow_is_letter(word, 't'))
         tuple->protocol = 6;
-    else if (pen_span_is_nocase(word, "U"))
+    else if (flow_is_letter(word, 'u'))
         tuple->protocol = 17;
     else if (!flow_read_number(word, &tuple->protocol) || tuple->protocol > 255)
         tuple->protocol = FLOW_NOT_GIVEN;            /* a new letter: the flow is a flow all the same */
@@ -90,19 +93,33 @@ const char *flow_read_counters(struct flow_tuple *tuple, size_t first)
     return NULL;
 }
 
+static void tuple_add(struct flow_tuple *tuple, const char **from, const char *to)
+{
+    if (tuple->count < FLOW_FIELDS_MAX)
+        tuple->fields[tuple->count] = (struct pen_span){ *from, (size_t)(to - *from) };
+    tuple->count++;
+    *from = to + 1;
+}
+
+/* Fields are a few bytes long: a search for each comma by itself would cost more than looking at all bytes once. */
 static void tuple_split(struct flow_tuple *tuple, struct pen_span text)
 {
-    const char *at = text.data, *end = text.data + text.size, *comma;
+    const char *from = text.data, *at = text.data, *end = text.data + text.size;
 
     tuple->count = 0;
-    for (;; at = comma + 1) {
-        comma = at < end ? memchr(at, ',', (size_t)(end - at)) : NULL;
-        if (tuple->count < FLOW_FIELDS_MAX)
-            tuple->fields[tuple->count] = (struct pen_span){ at, (size_t)((comma != NULL ? comma : end) - at) };
-        tuple->count++;
-        if (comma == NULL)
-            return;
+#ifdef __SSE2__
+    for (; end - at >= 16; at += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+        unsigned commas = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(',')));
+
+        for (; commas != 0; commas &= commas - 1)
+            tuple_add(tuple, &from, at + __builtin_ctz(commas));
     }
+#endif
+    for (; at < end; at++)
+        if (*at == ',')
+            tuple_add(tuple, &from, at);
+    tuple_add(tuple, &from, end);
 }
 
 /* ---- IANA's protocol numbers ---------------------------------------------------------------------------------- */
@@ -154,6 +171,7 @@ void flow_set_mac(struct flow *flow, struct pen_span mac)
     char *plain = bad ? NULL : pen_out_alloc(flow->out, 18);
 
     flow->mac = mac;
+    flow->mac_at = PEN_FIELDS;
     if (plain != NULL) {
         snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
                  mac.data + 8, mac.data + 10);
@@ -228,6 +246,7 @@ static void flow_event_make(struct flow *flow)
     struct pen_event *event = pen_out_event(flow->out, PEN_NETWORK);
 
     flow->event = event;
+    flow->mac_at = PEN_FIELDS;
     azure_set(event, PEN_EVENT_VENDOR, "Microsoft");
     azure_set(event, PEN_EVENT_PRODUCT, "NSGFlow");  /* ASIM registers no name for VNet flow logs; see vnet_flow.c */
     azure_set(event, PEN_EVENT_TYPE, "Flow");
@@ -238,8 +257,6 @@ static void flow_event_make(struct flow *flow)
         event_add_more(event, &flow->element_node);
         event_add_more(event, &flow->group_node);
     }
-    pen_set_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
-    pen_set_text(event, PEN_ACL_ID, flow->acl);
 }
 
 static void set_or_unset_text(struct pen_event *event, enum pen_field field, struct pen_span text)
@@ -284,11 +301,16 @@ static void event_set_decision(struct pen_event *event, enum flow_decision decis
 }
 
 /* The interface is the VM's: at the receiving end of what comes in. */
-static void event_set_mac(struct pen_event *event, const struct flow *flow, bool inbound)
+static void event_set_mac(struct pen_event *event, struct flow *flow, bool inbound)
 {
+    enum pen_field here = inbound ? PEN_DST_MAC_ADDR : PEN_SRC_MAC_ADDR;
+
+    if (flow->mac_at == here)
+        return;                      /* the tuple before had it there, too */
+    flow->mac_at = here;
     pen_unset(event, inbound ? PEN_SRC_MAC_ADDR : PEN_DST_MAC_ADDR);
-    if (!pen_set_mac(event, inbound ? PEN_DST_MAC_ADDR : PEN_SRC_MAC_ADDR, flow->mac))
-        pen_unset(event, inbound ? PEN_DST_MAC_ADDR : PEN_SRC_MAC_ADDR);
+    if (!pen_set_mac(event, here, flow->mac))
+        pen_unset(event, here);
 }
 
 static void event_set_protocol(struct pen_event *event, const struct flow_tuple *tuple)
@@ -307,6 +329,8 @@ static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
 {
     struct pen_event *event = flow->event;
 
+    set_or_unset_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
+    set_or_unset_text(event, PEN_ACL_ID, flow->acl);
     pen_set_ticks(event, PEN_TIME_GENERATED, tuple->ticks);
     pen_set_ticks(event, PEN_EVENT_START_TIME, tuple->ticks);
     pen_set_ticks(event, PEN_EVENT_END_TIME, tuple->ticks);
@@ -395,10 +419,6 @@ void flow_emit_tuples(struct flow *flow, const struct pen_json *tuples)
     if (pen_json_type(tuples) != PEN_JSON_ARRAY) {
         flow_emit_broken(flow, tuples, "flowTuples is no array");
         return;
-    }
-    if (flow->event != NULL) {       /* the rule or ACL may be another one */
-        set_or_unset_text(flow->event, PEN_NETWORK_RULE_NAME, flow->rule);
-        set_or_unset_text(flow->event, PEN_ACL_ID, flow->acl);
     }
     for (; !flow->full && pen_json_next(&it); flow->tuple++)
         if (!pen_out_skip(flow->out))          /* one event a tuple, be it readable or not */

@@ -47,6 +47,7 @@ struct flow {
     struct pen_span mac;             /* of the interface, as a MAC field holds it, or as written where it is none */
     struct pen_json mac_of_record;   /* NSG: what the group's own may differ from */
     bool mac_bad, mac_differs;       /* the present group's */
+    enum pen_field mac_at;           /* where the event has the MAC; PEN_FIELDS: not yet */
     struct pen_span rule, acl;
     struct pen_json element_node, group_node;   /* for the members nobody knows */
     bool odd;                        /* the present group or its element has such members */
@@ -75,6 +76,11 @@ const char *flow_read_protocol(struct flow_tuple *tuple, struct pen_span word);
 const char *flow_read_counters(struct flow_tuple *tuple, size_t first);
 /* Unix time, in seconds or in milliseconds: decided by magnitude, as relays and the docs mix them up. */
 bool flow_read_time(struct flow_tuple *tuple, struct pen_span text);
+/* The letter, given in lower case, in either case. */
+static inline bool flow_is_letter(struct pen_span word, char letter)
+{
+    return word.size == 1 && (word.data[0] | 0x20) == letter;
+}
 /* Digits only, no sign, no blanks. */
 bool flow_read_number(struct pen_span text, int64_t *number);
 

@@ -36,9 +36,9 @@ static const char *nsg_flow_read(struct flow_tuple *tuple)
         why = flow_read_direction(tuple, fields[6]);
     if (why != NULL)
         return why;
-    if (pen_span_is_nocase(fields[7], "A"))
+    if (flow_is_letter(fields[7], 'a'))
         tuple->decision = FLOW_ALLOWED;
-    else if (pen_span_is_nocase(fields[7], "D"))
+    else if (flow_is_letter(fields[7], 'd'))
         tuple->decision = FLOW_DENIED;
     else
         return "the decision is neither A nor D";

@@ -37,10 +37,10 @@ static const char *vnet_flow_read(struct flow_tuple *tuple)
     if (why != NULL)
         return why;
     tuple->state = fields[7];
-    if (pen_span_is_nocase(tuple->state, "D"))
+    if (flow_is_letter(tuple->state, 'd'))
         tuple->decision = FLOW_DENIED;
-    else if (pen_span_is_nocase(tuple->state, "B") || pen_span_is_nocase(tuple->state, "C") ||
-             pen_span_is_nocase(tuple->state, "E"))
+    else if (flow_is_letter(tuple->state, 'b') || flow_is_letter(tuple->state, 'c') ||
+             flow_is_letter(tuple->state, 'e'))
         tuple->decision = FLOW_ALLOWED;              /* of any other state nobody knows */
     tuple->encryption = fields[8];
     tuple->known = FIELDS;
