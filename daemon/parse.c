@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #define READ_BYTES ((size_t)1 << 20)
-#define WRITE_BYTES ((size_t)1 << 20)
-#define OUTPUT_MAX ((size_t)4 << 20)
+#define WRITE_BYTES ((size_t)1 << 16)
+#define OUTPUT_MAX ((size_t)1 << 20)       /* as the daemon has it by default: what was written is still in the cache */
 
 struct parse {
     struct work_plan plan;
