@@ -10,85 +10,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* Sixteen bytes at once, in the compiler's own vectors: every processor's, and as short as a loop over one. */
-typedef unsigned char lane16 __attribute__((vector_size(16)));
-
-/* Ones where JSON does not take a byte as it is, and where UTF-8 wants a look. */
-static inline lane16 lanes_need_care(lane16 lanes)
-{
-    return (lane16)((lanes < 0x20) | (lanes >= 0x7F) | (lanes == '"') | (lanes == '\\'));
-}
-
-static inline bool lanes_are_zero(lane16 lanes)
-{
-    uint64_t halves[2];
-
-    memcpy(halves, &lanes, sizeof(halves));
-    return (halves[0] | halves[1]) == 0;
-}
-
-/* One to fifteen bytes, read as two words that overlap, or as three bytes of which some are the same. */
-static inline bool text_copy_few(char *to, struct pen_span text)
-{
-    const char *first = text.data, *last = text.data + text.size;
-    uint64_t words[2] = { UINT64_C(0x2020202020202020), UINT64_C(0x2020202020202020) };
-    lane16 lanes;
-
-    if (text.size >= 8) {
-        memcpy(&words[0], first, 8);
-        memcpy(&words[1], last - 8, 8);
-        memcpy(to, &words[0], 8);
-        memcpy(to + text.size - 8, &words[1], 8);
-    } else if (text.size >= 4) {
-        memcpy(&words[0], first, 4);
-        memcpy((char *)&words[0] + 4, last - 4, 4);
-        memcpy(to, &words[0], 4);
-        memcpy(to + text.size - 4, (char *)&words[0] + 4, 4);
-    } else {
-        char few[3] = { first[0], first[text.size / 2], last[-1] };
-
-        memcpy(&words[0], few, 3);
-        to[0] = few[0];
-        to[text.size / 2] = few[1];
-        to[text.size - 1] = few[2];
-    }
-    memcpy(&lanes, words, 16);
-    return lanes_are_zero(lanes_need_care(lanes));
-}
-
-/* Copies while all is plain; false where it is not, with `to` in any state. */
-static bool text_copy_plain(char *to, struct pen_span text)
-{
-    lane16 lanes, care = { 0 };
-    size_t i;
-
-    if (text.size < 16)
-        return text_copy_few(to, text);
-
-    for (i = 0; i + 16 <= text.size; i += 16) {
-        memcpy(&lanes, text.data + i, 16);
-        memcpy(to + i, &lanes, 16);
-        care |= lanes_need_care(lanes);
-    }
-    memcpy(&lanes, text.data + text.size - 16, 16);      /* the last sixteen, some for the second time */
-    memcpy(to + text.size - 16, &lanes, 16);
-    return lanes_are_zero(care | lanes_need_care(lanes));
-}
-
 void value_text(struct buf *out, struct pen_span text)
 {
-    if (text.size == 0) {
-        BUF_LITERAL(out, "\"\"");
-        return;
-    }
-    buf_reserve(out, text.size + 2);
-    if (!text_copy_plain(out->data + out->size + 1, text)) {
-        buf_json_string(out, text.data, text.size);
-        return;
-    }
-    out->data[out->size] = '"';
-    out->size += text.size + 2;
-    out->data[out->size - 1] = '"';
+    buf_json_string(out, text.data, text.size);
 }
 
 void value_write(struct buf *out, enum field_type type, const union value *value)
