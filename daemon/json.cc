@@ -291,6 +291,12 @@ size_t pen_json_count(const struct pen_json *node)
     struct pen_json_iter it = pen_json_each(node);
     size_t count = 0;
 
+    if (it.end > 0) {                /* the tape has it, up to where it saturates */
+        count = tape_payload(tape_word(node->tree, node->at)) >> 32;
+        if (count < 0xFFFFFFu)
+            return count;
+        count = 0;
+    }
     while (pen_json_next(&it))
         count++;
     return count;

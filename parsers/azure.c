@@ -11,6 +11,24 @@ static char fold(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
+/* Equal, byte for byte. Most names are not, and their length or their ends tell. */
+static inline bool is_name(struct pen_span name, const char *wanted, size_t size)
+{
+    return name.size == size && name.data[0] == wanted[0] && memcmp(name.data, wanted, size) == 0;
+}
+
+static inline bool letters_alike(char letter, char wanted)
+{
+    return ((letter ^ wanted) & ~0x20) == 0 || letter == '_';
+}
+
+/* Whether spelled_like() need be asked. */
+static inline bool may_be_like(struct pen_span name, const char *wanted, size_t size)
+{
+    return name.size >= size && letters_alike(name.data[0], wanted[0]) &&
+           letters_alike(name.data[name.size - 1], wanted[size - 1]);
+}
+
 /* Equal but for case and underscores, wherever they stand in the name. */
 static bool spelled_like(struct pen_span name, const char *wanted)
 {
@@ -57,9 +75,9 @@ static struct azure_member *object_find(const struct azure_object *object, const
     for (i = 0; i < object->count; i++) {
         struct azure_member *member = &object->members[i];
 
-        if (member->name.size < size)
+        if (!may_be_like(member->name, name, size))
             continue;
-        if (member->name.size == size && memcmp(member->name.data, name, size) == 0)
+        if (is_name(member->name, name, size))
             return member;
         if (alike == NULL && spelled_like(member->name, name))
             alike = member;
@@ -254,9 +272,9 @@ struct pen_json azure_find(const struct pen_json *node, const char *name)
     size_t size = strlen(name);
 
     while (it.object && pen_json_next(&it)) {
-        if (it.name.size < size)
+        if (!may_be_like(it.name, name, size))
             continue;
-        if (it.name.size == size && memcmp(it.name.data, name, size) == 0)
+        if (is_name(it.name, name, size))
             return it.value;
         if (alike.tree == NULL && spelled_like(it.name, name))
             alike = it.value;
@@ -427,28 +445,72 @@ void azure_set(struct pen_event *event, enum pen_field field, const char *text)
 
 /* ---- Whose record it is ---------------------------------------------------------------------------------------- */
 
+/* A record's members, which the questions below look at many times: walked once, as long as they are not more than that. */
+#define VIEW_MEMBERS 48
+struct view {
+    const struct pen_json *json;
+    struct azure_object object;
+    struct azure_member members[VIEW_MEMBERS];
+};
+
+static void view_open(struct view *view, const struct pen_json *json)
+{
+    struct pen_json_iter it = pen_json_each(json);
+
+    view->json = json;
+    view->object = (struct azure_object){ .members = view->members };
+    while (it.object && pen_json_next(&it)) {
+        if (view->object.count == VIEW_MEMBERS) {
+            view->object.members = NULL;
+            return;
+        }
+        view->members[view->object.count++] = (struct azure_member){ it.name, it.value, false };
+    }
+}
+
+static struct pen_json view_find(const struct view *view, const char *name)
+{
+    return view->object.members != NULL ? azure_peek(&view->object, name) : azure_find(view->json, name);
+}
+
+static struct pen_span view_text(const struct view *view, const char *name)
+{
+    struct pen_json member = view_find(view, name);
+
+    member = worded(&member);
+    return pen_json_value(&member);
+}
+
 /* By category; where that is missing, by operation; where that is missing too, by structure. */
-enum azure_flow azure_flow(const struct pen_json *json)
+static enum azure_flow view_flow(const struct view *view)
 {
     static const struct azure_word nsg[] = { { "NetworkSecurityGroupFlowEvent", "" },
                                              { "NetworkSecurityGroupFlowEvents", "" }, { 0 } };
-    struct pen_span word = azure_find_text(json, "category");
+    struct pen_span word = view_text(view, "category");
     struct pen_json properties, flows;
 
     if (word.size == 0)
-        word = azure_find_text(json, "operationName");
+        word = view_text(view, "operationName");
     if (pen_span_is_nocase(word, "FlowLogFlowEvent"))
         return AZURE_VNET_FLOW;
     if (azure_word(nsg, word) != NULL)
         return AZURE_NSG_FLOW;
     if (word.size > 0)
         return AZURE_NO_FLOW;
-    flows = azure_find(json, "flowRecords");
+    flows = view_find(view, "flowRecords");
     if (pen_json_type(&flows) == PEN_JSON_OBJECT)
         return AZURE_VNET_FLOW;
-    properties = azure_find(json, "properties");
+    properties = view_find(view, "properties");
     flows = pen_json_get(&properties, "flows");
     return pen_json_type(&flows) == PEN_JSON_ARRAY ? AZURE_NSG_FLOW : AZURE_NO_FLOW;
+}
+
+enum azure_flow azure_flow(const struct pen_json *json)
+{
+    struct view view;
+
+    view_open(&view, json);
+    return view_flow(&view);
 }
 
 /* A path that begins with a provider's namespace: Microsoft.Compute/virtualMachines/write. */
@@ -479,11 +541,11 @@ static bool is_verb(struct pen_span text)
 
 /* The export shares its schema with every resource log, and many of those have a path for an operation as well: it is
  * the category that tells them apart, and where that is missing, what only the Activity Log has. */
-static bool is_export(const struct pen_json *json)
+static bool is_export(const struct view *view)
 {
-    struct pen_span operation = azure_find_text(json, "operationName");
-    struct pen_span category = azure_find_text(json, "category");
-    struct pen_json properties = azure_find(json, "properties"), identity = azure_find(json, "identity");
+    struct pen_span operation = view_text(view, "operationName");
+    struct pen_span category = view_text(view, "category");
+    struct pen_json properties = view_find(view, "properties"), identity = view_find(view, "identity");
     struct pen_json authorization = azure_find(&identity, "authorization");
     bool only_here = is_category(azure_find_text(&properties, "eventCategory")) ||
                      pen_json_type(&authorization) == PEN_JSON_OBJECT;
@@ -497,26 +559,30 @@ static bool is_export(const struct pen_json *json)
     return only_here;
 }
 
-static bool is_rest(const struct pen_json *json)
+static bool is_rest(const struct view *view)
 {
-    struct pen_json id = azure_find(json, "eventDataId"), time = azure_find(json, "eventTimestamp");
-    struct pen_json operation = azure_find(json, "operationName");
+    struct pen_json id = view_find(view, "eventDataId"), time = view_find(view, "eventTimestamp");
+    struct pen_json operation = view_find(view, "operationName");
 
     return id.tree != NULL || (time.tree != NULL && operation.tree != NULL) ||
-           pen_span_is(azure_find_text(json, "Type"), "AzureActivity");
+           pen_span_is(view_text(view, "Type"), "AzureActivity");
 }
 
 struct pen_json azure_activity(const struct pen_json *json)
 {
     struct pen_json none = { 0 }, webhook;
+    struct view view;
 
-    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT || azure_flow(json) != AZURE_NO_FLOW)
+    if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT)
         return none;
-    if (pen_span_is_nocase(azure_find_text(json, "schemaId"), "Microsoft.Insights/activityLogs")) {
+    view_open(&view, json);
+    if (view_flow(&view) != AZURE_NO_FLOW)
+        return none;
+    if (pen_span_is_nocase(view_text(&view, "schemaId"), "Microsoft.Insights/activityLogs")) {
         webhook = pen_json_path(json, "data.context.activityLog");
         return pen_json_type(&webhook) == PEN_JSON_OBJECT ? webhook : none;
     }
-    return is_rest(json) || is_export(json) ? *json : none;
+    return is_rest(&view) || is_export(&view) ? *json : none;
 }
 
 /* One level of what stands around the record, but for the member that leads on to it. */
