@@ -18,6 +18,11 @@ MAKERS = {'activity': records.write_activity, 'nsg': records.write_nsg, 'vnet': 
           'nsg-lines': lambda path, size, seed: records.write_lines(path, records.nsg_record, records.Maker(seed), None, size)}
 
 
+# The last batch of a run is not full and waits for `flush`: by default 2 s, as long as many a run. And a far end that shares two
+# cores with the daemon may be slower than it for more than 5 s: the row would then be one of the spool, or half of one.
+STEADY = {'flush': '100ms', 'spool_after': '1m'}
+
+
 class Lab:
     def __init__(self, folder, size):
         self.folder, self.size = pathlib.Path(folder), size
@@ -49,7 +54,8 @@ class Lab:
 
     def sentinel(self, far_end=None, **more):
         """What the daemon can do, not what a DCR takes: 2 GB a minute are 33 MB/s."""
-        return (far_end or self.far_end()).sink(**{'schema': 'asim', 'bytes_a_minute': 0, 'requests_a_minute': 0, **more})
+        return (far_end or self.far_end()).sink(
+            **{'schema': 'asim', 'bytes_a_minute': 0, 'requests_a_minute': 0, **STEADY, **more})
 
     def kafka(self):
         """A real broker; raises Unavailable."""
@@ -78,7 +84,7 @@ class Lab:
 
     def siem(self, topic, name='siem', codec='none', **more):
         return f'sink {name}', {'type': 'kafka', 'brokers': self.kafka().bootstrap, 'topic': topic, 'schema': 'ocsf',
-                                'kafka.compression.codec': codec, **more}
+                                'kafka.compression.codec': codec, **STEADY, **more}
 
     def hub(self, family):
         """A source that reads a topic: the family's lines, a message each, for a group that is new."""

@@ -65,7 +65,7 @@ Nanoseconds, in the fastest of five rounds over 2 MB: `tests/bench/doors.c` says
 held by `tests/bench/instructions`.'''
 SCALE = '''## Scale
 
-Every point of a curve moves the same bytes, about {size:.0f} MB, so that a start weighs the same on all.'''
+Every point of a curve moves about the same bytes, {size:.0f} MB and more, so that a start weighs the same on all.'''
 
 # README.md: what someone wants to know who has not decided yet.
 README_ROWS = ('parse: parse to asim, activity', 'parse: parse to asim, nsg', 'parse: parse to asim, vnet',
@@ -150,7 +150,7 @@ def write_curves(curves, rows, where):
         drawn = plot(curve, curves.POINTS, rows, where)
         if drawn:
             (folder / f'{curve.name}.svg').write_text(drawn)
-            text += [f'![{curve.title}](performance/{curve.name}.svg)\n', curve.why]
+            text += [f'![{curve.title}](performance/{curve.name}.svg)', curve.why + '\n']
     return [SCALE.format(size=curves.BYTES / MB) + '\n', *text] if text else []
 
 
