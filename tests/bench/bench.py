@@ -178,7 +178,7 @@ def main():
     shutil.rmtree(folder, ignore_errors=True)
     start, load = time.monotonic(), os.getloadavg()[0]
     try:
-        with Lab(folder, options.size) as lab:
+        with Lab(folder, options.size, FOLDER) as lab:
             measure_all(cases, lab, book, options.runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

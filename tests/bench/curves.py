@@ -3,8 +3,7 @@
 Every point moves about the same bytes, so that a start weighs the same on all of one curve.
 """
 import dataclasses
-import json
-import os
+import shutil
 
 import measure
 import records
@@ -33,18 +32,14 @@ class Curve:
 
 # ---- Files: the same bytes in ever more of them
 
-def write_files(lab, count):
+def write_files(folder, count):
     """A folder tree with so many files of equal size; whole records, at least one each."""
-    folder = lab.folder / f'files-{count}'
     maker = records.Maker(3)
     each = max(1, 24_000 // count)   # records of 1.7 KB
     made = records.Made()
-    if folder.exists():              # of an earlier round
-        return folder, json.loads((lab.folder / f'files-{count}.made').read_text())
     for n in range(count):
         place = folder / f'{n // 1000:03}'
-        if n % 1000 == 0:
-            place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         lines = []
         for _ in range(each):
             text, one = records.defender_alert(maker)
@@ -52,30 +47,36 @@ def write_files(lab, count):
             made.add(one)
             made.bytes += 1
         (place / f'{n:06}.json').write_bytes(b''.join(lines))
-    (lab.folder / f'files-{count}.made').write_text(json.dumps(dataclasses.asdict(made)))
-    return folder, dataclasses.asdict(made)
+    return made
 
 
 def with_files(count):
     def once(lab):
-        folder, made = write_files(lab, count)
+        folder, made = lab.generated(f'files-{count}', lambda folder: write_files(folder, count))
         return moved(measure.daemon(lab.folder / 'daemon', [files(f'{folder}/**/*.json'), lab.sentinel(in_flight=4)],
-                                    delivered(made['events'])), made['bytes'], made['events'])
+                                    delivered(made.events)), made.bytes, made.events)
     return once
 
 
 # ---- Workers: four streams, as many threads
 
+STREAMS = 4
+
+
+def write_streams(folder, path, made):
+    """So many files with the same in them."""
+    folder.mkdir(exist_ok=True)
+    for n in range(STREAMS):
+        shutil.copy(path, folder / f'{n}.json')
+    return made
+
+
 def with_workers(family, count):
     def once(lab):
-        path, made = lab.logs(family, BYTES if family == 'activity' else BYTES // 4)
-        names = [lab.folder / f'stream-{n}.json' for n in range(4)]
-        for name in names:
-            name.unlink(missing_ok=True)
-            os.link(path, name.with_suffix('.part'))
-            name.with_suffix('.part').rename(name)
-        return moved(measure.daemon(lab.folder / 'daemon', [files(f'{lab.folder}/stream-*.json'), lab.sentinel(in_flight=4)],
-                                    delivered(made.events), workers=count), made.bytes, made.events)
+        path, made = lab.logs(family, BYTES // STREAMS if family == 'activity' else BYTES // STREAMS // 4)
+        folder, _ = lab.generated(f'streams-{family}', lambda folder: write_streams(folder, path, made))
+        return moved(measure.daemon(lab.folder / 'daemon', [files(f'{folder}/*.json'), lab.sentinel(in_flight=4)],
+                                    delivered(STREAMS * made.events), workers=count), STREAMS * made.bytes, STREAMS * made.events)
     return once
 
 
@@ -107,9 +108,8 @@ def with_sinks(count, different):
 
 # ---- Records of another size
 
-def write_sized(lab, size):
+def write_sized(path, size):
     """Alerts with so many bytes each; the weight is in a member that no schema has a column for."""
-    path = lab.folder / f'sized-{size}.json'
     maker = records.Maker(4)
     made = records.Made()
     with open(path, 'wb') as file:
@@ -122,12 +122,12 @@ def write_sized(lab, size):
             made.records += 1
             made.events += one.events
             made.bytes += len(line)
-    return path, made
+    return made
 
 
 def with_size(size, schema):
     def once(lab):
-        path, made = write_sized(lab, size)
+        path, made = lab.generated(f'sized-{size}.json', lambda path: write_sized(path, size))
         with lab.topic() as topic:
             return moved(measure.daemon(lab.folder / 'daemon', [files(path), lab.siem(topic, codec='lz4', schema=schema)],
                                         delivered(made.events)), made.bytes, made.events)
@@ -187,9 +187,10 @@ what the processors give, and eight posts at once (`in_flight = 8`, when order d
 latency. `batch_bytes = 4M` would move it as well, where the gateway takes that.'''),
     Curve('spool-sync', 'Bytes between two syncs', 'KB a batch', True, '''
 Activity Log to Kafka, lz4. There is no sync by the clock: an append writes every batch that waits, up to 64, and syncs once; what comes
-meanwhile is the next append. So the interval is the disk's own, and `batch_bytes` says how much one sync carries at least. Below 32 KB it is
-the batches that cost, with or without a spool: each is sealed, submitted, answered and settled by itself. Above, `always` costs what
-it must: zstd over every message, the write, and the checksum.'''),
+meanwhile is the next append. So the interval is the disk's own, and `batch_bytes` says how much one sync carries at least. Below 125 KB the
+clock waits, with or without a spool: the broker answers for eight batches at a time (`in_flight`), and eight small ones are little for a
+round trip; what CPU there is goes into batches, each sealed, submitted, answered and settled by itself. Above, `always` costs what it
+must: zstd over every message, the checksum, the write.'''),
 ]
 
 

@@ -1,5 +1,8 @@
 """What the measurements share: generated logs, far ends that are started once, topics, and a folder that goes with them."""
 import contextlib
+import dataclasses
+import hashlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -24,14 +27,19 @@ STEADY = {'flush': '100ms', 'spool_after': '1m'}
 
 
 class Lab:
-    def __init__(self, folder, size):
+    def __init__(self, folder, size, logs=None):
+        """`logs` keeps what was generated for the next bench: the same seed gives the same bytes as long as the generator is the same,
+        and a hundred thousand files take longer to make, and to remove, than to read."""
         self.folder, self.size = pathlib.Path(folder), size
+        generator = hashlib.sha256(pathlib.Path(records.__file__).read_bytes()).hexdigest()[:12]
+        self.logs_folder = pathlib.Path(logs or folder) / f'logs-{generator}'
         self.stack = contextlib.ExitStack()
-        self.made, self.topics, self.filled = {}, 0, set()
+        self.topics, self.filled = 0, set()
         self.far_ends, self.broker, self.why_no_broker = {}, None, None
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.logs_folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_):
@@ -40,10 +48,15 @@ class Lab:
     def logs(self, family, size=None):
         """(path, what it holds) of a generated file; the seed is always the same."""
         size = size or int(self.size * SHARE[family])
-        path = self.folder / f'{family}-{size}.json'
-        if path not in self.made:
-            self.made[path] = MAKERS[family](path, size=size, seed=1)
-        return path, self.made[path]
+        return self.generated(f'{family}-{size}.json', lambda path: MAKERS[family](path, size=size, seed=1))
+
+    def generated(self, name, make):
+        """(path, what it holds) of what make(path) makes, unless it is there: a file or a folder. What was cut short is made anew."""
+        path, note = self.logs_folder / name, self.logs_folder / f'{name}.made'
+        if not note.exists():
+            made = make(path)
+            note.write_text(json.dumps(dataclasses.asdict(made)))
+        return path, records.Made(**json.loads(note.read_text()))
 
     def far_end(self, check='none'):
         """The stand-in of the ingestion API: `none` does not unpack, so that it is the daemon that is measured."""
