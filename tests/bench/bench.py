@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -176,6 +177,7 @@ def main():
     cases = chosen(options)
     folder = FOLDER / 'run'
     shutil.rmtree(folder, ignore_errors=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped; the same command goes on'))   # and takes the far ends with it
     start, load = time.monotonic(), os.getloadavg()[0]
     try:
         with Lab(folder, options.size, FOLDER) as lab:
