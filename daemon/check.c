@@ -67,6 +67,18 @@ static void warn(struct pen_conf *section, const char *key, const char *format, 
 
 /* ---- What may stand in the way ---- */
 
+/* A client secret, a password, a connection string, a SAS: one line of text, which editors and shells like to add to. A file with
+ * a certificate is another matter. */
+static bool secret_is_line(const char *secret, size_t size)
+{
+    if (secret[0] == ' ' || secret[size - 1] == ' ' || strncmp(secret, "\xef\xbb\xbf", 3) == 0)
+        return false;
+    for (size_t i = 0; i < size; i++)
+        if ((unsigned char)secret[i] < ' ' || secret[i] == 0x7f)
+            return false;
+    return true;
+}
+
 static void secrets_warn(struct pen_conf *section, const struct pen_option *rows)
 {
     struct pen_error err = { 0 };
@@ -78,10 +90,14 @@ static void secrets_warn(struct pen_conf *section, const struct pen_option *rows
         path = rows->type == PEN_SECRET_FILE ? conf_value(section, rows->name) : NULL;
         if (path == NULL)
             continue;
-        if (pen_secret_read(&secret, &size, path, &err) < 0)
+        if (pen_secret_read(&secret, &size, path, &err) < 0) {
             warn(section, rows->name, "%s", err.text);
-        else
-            pen_secret_wipe(secret, size);
+            continue;
+        }
+        if (strcmp(rows->name, "certificate_file") != 0 && !secret_is_line(secret, size))
+            warn(section, rows->name, "the secret in %s has more to it than one line of text: a line break, a blank at an end or a "
+                 "byte order mark would be sent as a part of it; write the file again without", path);
+        pen_secret_wipe(secret, size);
     }
 }
 
@@ -121,7 +137,7 @@ static void pattern_warn(struct pen_conf *section, const char *pattern)
     else if (pattern[strcspn(pattern, "*?[")] != '\0' && access(folder, R_OK | X_OK) < 0)
         warn(section, "path", "cannot read the folder %s: %s", folder, strerror(errno));
     else if (strstr(pattern, "**") == NULL && glob(pattern, GLOB_NOSORT, NULL, &found) == GLOB_NOMATCH)
-        warn(section, "path", "nothing matches %s yet", pattern);
+        warn(section, "path", "nothing matches %s yet; what comes will be read, if that is how it is called", pattern);
     globfree(&found);
     free(folder);
 }
@@ -320,6 +336,8 @@ int command_check(int argc, char **argv)
     if (status >= 0)
         return status;
     if (optind < argc || (send_test_record && !online)) {
+        if (optind < argc)
+            fprintf(stderr, "penstock check: there is nothing to do with \"%s\"; a configuration is named by -c\n\n", argv[optind]);
         fputs(usage, stderr);
         return 2;
     }

@@ -133,12 +133,12 @@ static bool text_is_guid(const char *text)
     return pen_guid_valid((struct pen_span){ text, strlen(text) });
 }
 
-/* It becomes a part of the URL's path. */
+/* It becomes a part of the URL's path. A word without a dot is the directory's display name, which Entra does not know. */
 static bool tenant_fits(const char *tenant)
 {
     size_t size = strspn(tenant, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.");
 
-    return size > 0 && size <= 253 && tenant[size] == '\0' && tenant[0] != '.';
+    return size <= 253 && tenant[size] == '\0' && tenant[0] != '.' && (text_is_guid(tenant) || strchr(tenant, '.') != NULL);
 }
 
 static bool scope_fits(const char *scope)
@@ -158,7 +158,8 @@ int entra_conf_check(const struct entra_conf *conf, struct pen_error *err)
     if (strpbrk(entra_conf_authority(conf), "?# \"\\"))          /* quotes: it becomes a claim as well */
         return pen_error_set(err, UV_EINVAL, "authority: expected https://HOST without anything behind it");
     if (conf->tenant != NULL && !tenant_fits(conf->tenant))
-        return pen_error_set(err, UV_EINVAL, "tenant: expected the tenant's id (a GUID) or one of its domain names");
+        return pen_error_set(err, UV_EINVAL, "tenant: expected the tenant's id (a GUID) or one of its domains, such as "
+                             "acme.onmicrosoft.com");
     if (conf->client != NULL && !text_is_guid(conf->client))
         return pen_error_set(err, UV_EINVAL, "client: expected the application's id, a GUID");
     if (conf->identity != NULL && conf->identity[0] != '/' && !text_is_guid(conf->identity))

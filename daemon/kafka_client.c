@@ -110,10 +110,46 @@ static int check_tokens(const struct kafka_client *client, struct pen_error *err
     return 0;
 }
 
-int kafka_client_check(const struct kafka_client *client, struct pen_error *err)
+/* librdkafka would take 9092 for a port that is missing, which no TLS listener has, and what stands before a "://" for a name. */
+static bool broker_fits(struct pen_span broker)
 {
-    int r = check_tokens(client, err);
+    const char *colon = memrchr(broker.data, ':', broker.size), *end = broker.data + broker.size;
+    unsigned port = 0;
 
+    if (colon == NULL || colon == broker.data || end - colon > 6 || memchr(broker.data, '/', broker.size) != NULL)
+        return false;
+    for (const char *digit = colon + 1; digit < end; digit++) {
+        if (*digit < '0' || *digit > '9')
+            return false;
+        port = port * 10 + (unsigned)(*digit - '0');
+    }
+    return port > 0 && port <= 65535;
+}
+
+static int check_brokers(const struct kafka_client *client, const char *brokers_key, struct pen_error *err)
+{
+    const char *next = client->brokers;
+    struct pen_span broker;
+
+    do {
+        broker.data = next + strspn(next, " ");
+        broker.size = strcspn(broker.data, ",");
+        next = broker.data + broker.size;
+        while (broker.size > 0 && broker.data[broker.size - 1] == ' ')
+            broker.size--;
+        if (!broker_fits(broker))
+            return pen_error_set(err, UV_EINVAL, "%s: expected HOST:PORT, such as kafka1:9092, parted by commas, found \"%.*s\"",
+                                 brokers_key, (int)(broker.size < 200 ? broker.size : 200), broker.data);
+    } while (*next++ == ',');
+    return 0;
+}
+
+int kafka_client_check(const struct kafka_client *client, const char *brokers_key, struct pen_error *err)
+{
+    int r = check_brokers(client, brokers_key, err);
+
+    if (r == 0)
+        r = check_tokens(client, err);
     if (r < 0)
         return r;
     if (client->connection_string_file && (client->username || client->password_file))

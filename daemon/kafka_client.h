@@ -49,8 +49,8 @@ struct kafka_kept {
     const char *key, *why;
 };
 
-/* What single rows cannot tell. */
-int kafka_client_check(const struct kafka_client *client, struct pen_error *err);
+/* What single rows cannot tell. `brokers_key`: what the row of the brokers is called. */
+int kafka_client_check(const struct kafka_client *client, const char *brokers_key, struct pen_error *err);
 /* One of the brokers is an Event Hubs namespace. */
 bool kafka_client_is_event_hubs(const struct kafka_client *client);
 /* It logs in with tokens (OAUTHBEARER): daemon/kafka_login.h. */

@@ -193,7 +193,8 @@ static int secret_read(char **ret, size_t *size, const char *path, bool mounted,
     /* O_NONBLOCK: a FIFO must not hold the loop before we see that it is one. */
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
-        return pen_error_set(err, -errno, "cannot open the secret in %s: %s", path, strerror(errno));
+        return pen_error_set(err, -errno, "cannot open the secret in %s: %s%s", path, strerror(errno), errno == ENOENT
+                             ? "; write it there, or let the unit's LoadCredential= bring it" : "");
     r = secret_read_fd(ret, size, fd, path, mounted, err);
     (void)close(fd);
     return r;

@@ -397,6 +397,21 @@ static void settings_check_ends(const struct settings *settings)
         conf_mistake(daemon, "", "expected at least one [sink NAME]: there is nowhere to deliver");
 }
 
+/* Its records would be read, and forgotten: nobody means that. */
+static void settings_check_routes(const struct settings *settings)
+{
+    bool taken;
+
+    for (unsigned i = 0; i < settings->source_count; i++) {
+        taken = false;
+        for (unsigned n = 0; n < settings->sink_count; n++)
+            taken = taken || (settings->sinks[n].source_mask[i / 64] >> i % 64 & 1) != 0;
+        if (!taken)
+            conf_mistake(settings->sources[i].section, "", "no sink takes what is read here: name %s in the `sources` of one",
+                         settings->sources[i].name);
+    }
+}
+
 int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err)
 {
     struct settings *settings = calloc(1, sizeof(*settings));
@@ -412,6 +427,8 @@ int settings_read(struct settings **ret, const char *path, conf_report report, v
     sources_read(settings);
     sinks_read(settings);
     settings_check_ends(settings);
+    if (conf_mistakes(settings->conf) == 0)
+        settings_check_routes(settings);
     mistakes = conf_mistakes(settings->conf);
     if (mistakes > 0) {
         r = pen_error_set(err, UV_EINVAL, "%u mistake%s in %s", mistakes, mistakes == 1 ? "" : "s", path);

@@ -374,8 +374,8 @@ static void web_open_port(struct web *web)
         r = door_open(&web->doors[0], fd);
     }
     if (r < 0)
-        log_line(LOG_WARN, "the port of status page and metrics cannot be opened; everything else goes on without it", "listen",
-                 web->conf.listen, "error", uv_strerror(r), NULL);
+        log_line(LOG_WARN, "the port of status page and metrics cannot be opened: free it, or change `listen`; all else goes on "
+                 "without it", "listen", web->conf.listen, "error", uv_strerror(r), NULL);
 }
 
 static void web_open_socket(struct web *web)

@@ -286,7 +286,7 @@ static int kafka_check(const struct kafka *kafka, struct pen_error *err)
         if (strcmp(key, "enable.idempotence") == 0 && strcmp(value, "true") != 0)
             return pen_error_set(err, UV_EINVAL, "kafka.%s must be true: without it, order is lost on a resend", key);
     }
-    return kafka_client_check(&kafka->client, err);
+    return kafka_client_check(&kafka->client, "brokers", err);
 }
 
 static const char *const kafka_defaults[][2] = {

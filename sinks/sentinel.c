@@ -538,6 +538,17 @@ static void sentinel_close(void *self)
 
 /* ---- Open ------------------------------------------------------------------------------------------------------ */
 
+/* A DCE has an address for configuration (….handler.control.monitor.azure.com) and one for metrics as well, the workspace and the
+ * management API have theirs; all of them are taken for it. Outside of Azure's domains it is a proxy's, and the user knows. */
+static bool sentinel_takes_logs(const char *host)
+{
+    char name[256];
+
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(host, ":/?#"), host);
+    return strcasestr(name, ".azure.") == NULL ||
+           (strcasestr(name, ".ingest.") != NULL && strcasestr(name, ".metrics.ingest.") == NULL);
+}
+
 static int sentinel_check_endpoint(const struct sentinel_settings *set, struct pen_error *err)
 {
     struct pen_error inner = { 0 };
@@ -548,6 +559,9 @@ static int sentinel_check_endpoint(const struct sentinel_settings *set, struct p
     host = strstr(set->endpoint, "://");
     if (!host)
         return pen_error_set(err, UV_EINVAL, "endpoint: expected https://HOST");
+    if (!sentinel_takes_logs(host + 3))
+        return pen_error_set(err, UV_EINVAL, "endpoint: this address takes no logs; expected the DCR's or the DCE's \"logs ingestion\" "
+                                             "endpoint, https://….ingest.monitor.azure.com");
     rest = host + 3 + strcspn(host + 3, "/?#");
     if (*rest != '\0' && strcmp(rest, "/") != 0)
         return pen_error_set(err, UV_EINVAL, "endpoint: expected https://HOST alone; the path is made from dcr and stream");

@@ -15,7 +15,8 @@ static void on_greeting(void *arg, const struct http_answer *answer)
     if (answer->status > 0)
         probe_tell(probe, FINDING_GOOD, "the endpoint answers");
     else
-        probe_tell(probe, FINDING_WRONG, "the endpoint cannot be reached: %s; check endpoint, proxy, ca_file, and the firewall",
+        probe_tell(probe, FINDING_WRONG, "the endpoint cannot be reached: %s; check endpoint, proxy, ca_file, the firewall, and this machine's "
+                                           "clock",
                    answer->trouble);
 }
 

@@ -15,6 +15,10 @@ from penstock import Penstock, binary    # noqa: E402
 import prometheus                        # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption('--update', action='store_true', help='write what is expected anew, as it is now (test_mistakes.py)')
+
+
 def pytest_configure(config):
     config.addinivalue_line('markers', 'sanitize: also run under the sanitizers')
     config.addinivalue_line('markers', 'plain: waits longer than it works: not under the sanitizers')

@@ -647,6 +647,9 @@ static int container_split(const char *url, char **base, char **path, char **acc
     if (http_url_check(url, 0, &inner) < 0)
         return pen_error_set(err, UV_EINVAL, "container: %.*s", 400, inner.text);
     host = strstr(url, "://") + 3;
+    if (strcasestr(host, ".dfs.core.") != NULL)
+        return pen_error_set(err, UV_EINVAL, "container: blobs are read at the account's blob endpoint: write .blob.core. in place of "
+                             ".dfs.core.");
     slash = strchr(host, '/');
     size = strlen(url);
     if (slash == NULL || strchr(url, '#') != NULL || strchr(url, '%') != NULL)

@@ -104,7 +104,7 @@ static int hub_prove(const struct pen_conf *conf, struct pen_error *err)
     if (r == 0)
         r = hub_read_start(&hub, err);
     if (r == 0)
-        r = kafka_client_check(&hub.client, err);
+        r = kafka_client_check(&hub.client, "bootstrap", err);
     if (r == 0)
         r = kafka_login_check(&hub.client, err);
     if (r == 0)
