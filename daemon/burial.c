@@ -107,7 +107,7 @@ static void burial_failed(struct burial *burial)
              ? "the dead letters are full: nothing is lost, but a few letters on nothing more is sent; resend or drop some with "
                "`penstock dead`, or raise dead_max"
              : busy
-             ? "a command has the dead letters and does not end: nothing is lost, but a few letters on nothing more is sent"
+             ? "a command has the dead letters and does not end: end it; nothing is lost, but a few letters on nothing more is sent"
              : "dead letters cannot be written: nothing is lost, but a few letters on nothing more is sent until this is mended",
              "sink", burial->conf.stamp.sink, "file", burial->path, "error", uv_strerror(burial->result), NULL);
 }

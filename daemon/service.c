@@ -187,7 +187,7 @@ int service_run(const struct service_conf *conf)
     rule_watch_close(watch);
     uv_run(&service.loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&service.loop) != 0)
-        log_line(LOG_WARN, "handles were left open", NULL);
+        log_line(LOG_WARN, "something inside was left open at the stop: a defect worth a report, nothing is lost", NULL);
     log_line(LOG_NOTE, "stopped", NULL);
     /* A replay that was told to stop may not have read all there is, though what it read was delivered. */
     return conf->once && (service.stopping || !all_delivered) ? 1 : 0;

@@ -39,12 +39,12 @@ static const struct {
                               "have expired, or this machine's clock is wrong" },
     { RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "no right to read `topic`: grant Listen (Event Hubs) or Read" },
     { RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, "no right to use `group`: grant Read on it" },
-    { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "the cluster does not let this user in" },
-    { RD_KAFKA_RESP_ERR_INVALID_GROUP_ID, "`group` is no name for a consumer group there" },
+    { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "the cluster does not let this user in: grant it Describe and Read, or mend the login" },
+    { RD_KAFKA_RESP_ERR_INVALID_GROUP_ID, "`group` is no name that a consumer group may have there: choose another" },
     { RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL, "other members of `group` use another way to share partitions" },
     { RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, "there is no such topic: make it, or mend `topic`" },
     { RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, "there is no such topic: make it, or mend `topic`" },
-    { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, "`topic` is no name for a topic" },
+    { RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, "`topic` is no name that a topic may have: mend it" },
 };
 
 static const char *advice_for(const struct hub *hub, rd_kafka_resp_err_t error, const char *why)
@@ -298,7 +298,7 @@ static void hub_connect_again(struct hub *hub)
     hub->renew_ms = 0;
     if (hub_connect(hub, &err) == 0)
         return;
-    log_line(LOG_ERROR, "no connection can be made", "source", source_name(hub->host), "why", err.text, NULL);
+    log_line(LOG_ERROR, "no connection can be set up: mend what `why` names, it is tried again", "source", source_name(hub->host), "why", err.text, NULL);
     hub->renew_ms = hub_now_ms(hub) + RENEW_MS;
 }
 

@@ -326,7 +326,8 @@ static void job_run(uv_work_t *job)
 static void finder_say_trouble(struct finder *finder, const char *path, int trouble)
 {
     if (!finder->folder_trouble)
-        log_line(LOG_WARN, "cannot look into a folder: its files are not read; further ones are not named", "source",
+        log_line(LOG_WARN, "cannot look into a folder: let the user penstock read it (by group or ACL); its files are not read, and further such "
+                 "folders not named", "source",
                  finder->conf->source, "path", path, "error", uv_strerror(trouble), NULL);
     finder->folder_trouble = true;
 }
