@@ -9,6 +9,7 @@
  *     SINK      TYPE      STATE       DELIVERED    RATE    HELD  ON DISK     SPOOL     DEAD
  *     siem      kafka     away            1.02M     0/s     120    1.20M  1.3G of 4G      0
  *       siem: nothing delivered for 2h; last answer: the brokers have not answered in time; next try in 41s
+ *       siem: dead letters: see `penstock dead list siem`
  *       sentinel: arrived: all of 241033 rows
  *
  * Then, where there are any, the reasons why the daemon is not ready.
@@ -249,20 +250,24 @@ static void view_sink(struct view *view, const struct pen_json *sink, size_t wid
     buf_char(view->out, '\n');
 }
 
+static void view_remark(struct view *view, const struct pen_json *sink, enum paint paint)
+{
+    BUF_LITERAL(view->out, "  ");
+    view_paint(view, paint);
+    (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
+    view_paint(view, PAINT_NONE);
+    BUF_LITERAL(view->out, ":");
+}
+
 /* What there is to say about a sink that is not well. */
 static void view_trouble(struct view *view, const struct pen_json *sink)
 {
     struct pen_span trouble = pen_json_text(sink, "trouble");
     double stalled = number(sink, "stalled_ms"), hold = number(sink, "hold_ms");
-    bool letters = number(sink, "dead") > 0 || number(sink, "dead_bytes") > 0;
 
-    if (trouble.size == 0 && stalled < STALLED_MS && !letters)
+    if (trouble.size == 0 && stalled < STALLED_MS)
         return;
-    BUF_LITERAL(view->out, "  ");
-    view_paint(view, mood_paint(pen_json_text(sink, "mood")));
-    (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
-    view_paint(view, PAINT_NONE);
-    BUF_LITERAL(view->out, ":");
+    view_remark(view, sink, mood_paint(pen_json_text(sink, "mood")));
     if (stalled >= STALLED_MS)
         buf_text(view->out, " nothing delivered for %s;", span(stalled).text);
     if (trouble.size > 0) {
@@ -272,12 +277,18 @@ static void view_trouble(struct view *view, const struct pen_json *sink)
     }
     if (hold > 0)
         buf_text(view->out, " next try in %s;", span(hold).text);
-    if (letters) {
-        BUF_LITERAL(view->out, " dead letters: see `penstock dead list ");
-        (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
-        BUF_LITERAL(view->out, "`;");
-    }
     view->out->data[view->out->size - 1] = '\n';
+}
+
+/* A line of its own, so that both fit the width of a terminal. */
+static void view_letters(struct view *view, const struct pen_json *sink)
+{
+    if (number(sink, "dead") == 0 && number(sink, "dead_bytes") == 0)
+        return;
+    view_remark(view, sink, PAINT_WARN);
+    BUF_LITERAL(view->out, " dead letters: see `penstock dead list ");
+    (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
+    BUF_LITERAL(view->out, "`\n");
 }
 
 /* What the far end itself counted of what it accepted; nothing where nobody asks it. */
@@ -289,11 +300,7 @@ static void view_arrival(struct view *view, const struct pen_json *sink)
 
     if (!compared && unknown == 0)
         return;
-    BUF_LITERAL(view->out, "  ");
-    view_paint(view, differs ? PAINT_BAD : PAINT_NONE);
-    (void)view_text(view, pen_json_text(sink, "name"), NAME_WIDTH_MAX);
-    view_paint(view, PAINT_NONE);
-    BUF_LITERAL(view->out, ":");
+    view_remark(view, sink, differs ? PAINT_BAD : PAINT_NONE);
     if (differs)
         buf_text(view->out, " NOT ALL ARRIVED: the DCR received %.0f of %.0f rows, dropped %.0f rows and %.0f values, and failed to "
                  "transform %.0f times; the log says more;", number(sink, "arrival_received"), accepted,
@@ -363,8 +370,10 @@ void status_view(const struct pen_json *now, const struct pen_json *before, unsi
     view_titles(&view, "SINK", width, sink_titles, (const size_t[]){ 9, 8, 8, 8, 14, 6 });
     for (it = pen_json_each(&sinks); pen_json_next(&it);)
         view_sink(&view, &it.value, width);
-    for (it = pen_json_each(&sinks); pen_json_next(&it);)
+    for (it = pen_json_each(&sinks); pen_json_next(&it);) {
         view_trouble(&view, &it.value);
+        view_letters(&view, &it.value);
+    }
     for (it = pen_json_each(&sinks); pen_json_next(&it);)
         view_arrival(&view, &it.value);
     view_reasons(&view);

@@ -57,7 +57,9 @@ def blocks(page):
             found.append([number, '', True])
         if found and found[-1][2]:
             more = any(rest.startswith('    [') for rest in lines[number:number + 1])
-            if line.startswith('    '):
+            if line == '    END':                              # of a here-document
+                found[-1][2] = False
+            elif line.startswith('    '):
                 found[-1][1] += line[4:] + '\n'
             elif line or not more:
                 found[-1][2] = False
@@ -100,6 +102,20 @@ def test_every_command_and_option_exists():
             for option in re.findall(r'(?<!\S)(--[a-z-]+)', words):
                 assert option in helps[command].stdout, f'{page.name}: penstock {words}'
     assert len(helps) >= 7
+
+
+# ---- Pictures ----
+
+def test_pictures_of_the_terminal_are_up_to_date(tmp_path):
+    """Drawn by the program, of a daemon that is made up; a program that draws otherwise would be seen."""
+    update = ROOT / 'conf' / 'pictures-update'
+    due = subprocess.run([update, '--check', binary()], capture_output=True, text=True, timeout=120, check=False)
+    assert due.returncode == 0, due.stderr
+    other = tmp_path / 'penstock'
+    other.write_text('#!/bin/sh\necho penstock, otherwise\n')
+    other.chmod(0o755)
+    due = subprocess.run([update, '--check', other], capture_output=True, text=True, timeout=120, check=False)
+    assert due.returncode == 1 and 'status.svg' in due.stderr
 
 
 # ---- Messages ----
