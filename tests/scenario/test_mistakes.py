@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 import transcript
+from azurite import KEY
 from clock import LIBRARY
 from farend import FarEnd
 from penstock import ROOT, binary, environment
@@ -66,6 +67,19 @@ def around(tools, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def kafka(broker):
+    broker.create_topic('azure.security')
+    return {'BROKER': broker.bootstrap_sasl, 'BROKER_CA': str(broker.ca), 'PASSWORD': broker.password}
+
+
+@pytest.fixture(scope='module')
+def storage(azurite):
+    azurite.container('logs')
+    return {'ACCOUNT': azurite.url, 'KEY': KEY, 'SAS': azurite.sas('logs'), 'SAS_READ': azurite.sas('logs', 'r'),
+            'SAS_EXPIRED': azurite.sas('logs', seconds=-3600)}
+
+
+@pytest.fixture(scope='module')
 def written(request):
     """With --update the sections as they are now, put into their files at the end."""
     made = {}
@@ -75,11 +89,13 @@ def written(request):
 
 
 @pytest.mark.plain
-@pytest.mark.parametrize('name, heading', [(name, heading) for name, file in FILES.items() for heading in file.sections])
+@pytest.mark.parametrize('name, heading', [
+    pytest.param(name, heading, marks=[pytest.mark.kafka] * (name == 'kafka')) for name, file in FILES.items() for heading in file.sections])
 def test_a_mistake_is_told_as_it_was(name, heading, tmp_path, around, written, request):
     if any('wrong-clock' in line for line in FILES[name].sections[heading]) and not glob.glob(LIBRARY):
         pytest.skip('libfaketime is not installed')
-    now = transcript.run(tmp_path, FILES[name].before, FILES[name].sections[heading], around)
+    more = request.getfixturevalue(name) if name in ('kafka', 'storage') else {}
+    now = transcript.run(tmp_path, FILES[name].before, FILES[name].sections[heading], {**around, **more})
     if request.config.getoption('--update'):
         written.setdefault(name, {})[heading] = now
         return
