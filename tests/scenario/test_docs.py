@@ -139,6 +139,13 @@ def test_every_message_says_what_to_do():
     assert set(bare) <= {'records', 'lag', 'messages', 'sink', 'memory'}
 
 
+def test_every_metric_that_wakes_somebody_says_what_to_do():
+    advice = dict(re.findall(r'^\| `(\w+)` \|.*\| *(.*?) *\|$', (ROOT / 'conf' / 'metrics.md').read_text(), re.M))
+    alerts = set(re.findall(r'penstock_\w+', re.sub(r'#.*', '', (ROOT / 'conf' / 'alerts.yml').read_text())))
+    alerts -= {'penstock_spool_max_bytes', 'penstock_workers'}      # what others are compared with
+    assert len(alerts) > 10 and [name for name in sorted(alerts) if not advice[name]] == []
+
+
 @pytest.mark.parametrize('source, texts', [
     ('log_line(LOG_WARN, "a" "b", NULL);', {'ab': {'warning'}}),
     ('log_line(bad ? LOG_ERROR : LOG_NOTE, x ? "one" : y ? "two, \\"2\\"" : "three", "key", value, NULL);',
