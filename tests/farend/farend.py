@@ -141,6 +141,7 @@ class FarEnd:
         }
         write_whole(self.folder / 'address.json', json.dumps(address), 0o644)
         print(json.dumps(address), flush=True)
+        notify_ready()
 
     async def on_token(self, request):
         entry = self.store.begin('token')
@@ -267,6 +268,14 @@ def write_whole(path, text, mode):
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), 'w') as file:
         file.write(text)
     part.rename(path)
+
+
+def notify_ready():
+    """Tells systemd, if it has started us: whoever comes after finds certificate, secret and port."""
+    name = os.environ.get('NOTIFY_SOCKET')
+    if name:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b'READY=1', '\0' + name[1:] if name[0] == '@' else name)
 
 
 def fresh_database(path):

@@ -1,4 +1,4 @@
-"""A Debian 12 of its own for a test: systemd as its init, in a container without a network.
+"""A Debian 12 of its own for a test: systemd as its init, in a container without a network; or, where it must fetch packages, with ours.
 
     with Machine(root, folder) as machine:
         machine.run('apt-get', 'install', '-y', machine.lend(package))
@@ -15,8 +15,7 @@ import subprocess
 import pytest
 from penstock import slower, wait_until
 
-NSPAWN = ('systemd-nspawn', '--quiet', '--register=no', '--keep-unit', '--private-users=no', '--private-network',
-          '--volatile=overlay', '--console=pipe')
+NSPAWN = ('systemd-nspawn', '--quiet', '--register=no', '--keep-unit', '--private-users=no', '--volatile=overlay', '--console=pipe')
 
 
 def make_root(folder, packages):
@@ -35,8 +34,9 @@ def make_root(folder, packages):
 
 
 class Machine:
-    def __init__(self, root, folder):
+    def __init__(self, root, folder, network=False):
         self.root = root
+        self.network = [] if network else ['--private-network']
         self.log = folder / 'machine.log'
         self.lent = folder / 'lent'          # is /lent inside, read-only
         self.process = None
@@ -46,7 +46,7 @@ class Machine:
         """Booted; a test is skipped where a bare Debian cannot boot: that is the machine's fault and not ours."""
         self.lent.mkdir()
         with open(self.log, 'wb') as out:
-            self.process = subprocess.Popen([*NSPAWN, f'--bind-ro={self.lent}:/lent', '-D', self.root,
+            self.process = subprocess.Popen([*NSPAWN, *self.network, f'--bind-ro={self.lent}:/lent', '-D', self.root,
                                              '/usr/lib/systemd/systemd', '--system'],
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         try:
@@ -80,11 +80,11 @@ class Machine:
 
     # What a test does with it.
 
-    def run(self, *words, check=True, **more):
+    def run(self, *words, check=True, seconds=120, **more):
         """What the command printed, errors included; without `check`, whatever its status."""
         done = subprocess.run(['nsenter', '-t', str(self.init), '-a', 'env', '-i', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
                                'DEBIAN_FRONTEND=noninteractive', 'LC_ALL=C.UTF-8', *map(str, words)], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=120 * slower(), check=False, **more)
+                              stderr=subprocess.STDOUT, text=True, timeout=seconds * slower(), check=False, **more)
         assert done.returncode == 0 or not check, f'{words}: {done.returncode}\n{done.stdout}\n{self.journal()}'
         return done.stdout.strip()
 

@@ -3,7 +3,7 @@
 packages_build=(meson ninja-build pkgconf gcc g++ libc6-dev libuv1-dev librdkafka-dev libcurl4-openssl-dev libssl-dev
     zlib1g-dev libisal-dev libzstd-dev libsimdjson-dev libinih-dev libsqlite3-dev libsystemd-dev libexpat1-dev
     libmicrohttpd-dev)
-packages_package=(dpkg-dev debhelper lintian libcmocka-dev)
+packages_package=(build-essential dpkg-dev debhelper lintian libcmocka-dev)
 packages_fuzz=(clang libclang-rt-14-dev)
 packages_farend=(python3 python3-aiohttp openssl kcat)
 packages_tests=(libcmocka-dev python3-pytest python3-pytest-xdist python3-venv ca-certificates openjdk-17-jre-headless maven zstd gzip sqlite3
