@@ -179,6 +179,7 @@ static void hub_on_start(void *self)
 
     source_each_cursor(hub->host, on_known, hub);
     kafka_client_warn(&hub->client, "source", source_name(hub->host));
+    hub_subscribe(hub);
     hub->state = HUB_RUNNING;
     hub->poll.data = hub->timer.data = hub;
     uv_poll_init(source_loop(hub->host), &hub->poll, hub->fd);

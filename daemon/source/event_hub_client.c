@@ -231,7 +231,6 @@ int hub_configure(rd_kafka_conf_t *conf, const struct hub *hub, struct pen_error
 int hub_connect(struct hub *hub, struct pen_error *err)
 {
     static const uint64_t one = 1;
-    rd_kafka_topic_partition_list_t *topics;
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_queue_t *queue;
     char text[256];
@@ -258,14 +257,20 @@ int hub_connect(struct hub *hub, struct pen_error *err)
     rd_kafka_set_log_queue(hub->consumer, queue);
     rd_kafka_queue_io_event_enable(queue, hub->fd, &one, sizeof(one));
     rd_kafka_queue_destroy(queue);
-    topics = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(topics, hub->topic, RD_KAFKA_PARTITION_UA);
-    rd_kafka_subscribe(hub->consumer, topics);
-    rd_kafka_topic_partition_list_destroy(topics);
     return 0;
 fail:
     rd_kafka_conf_destroy(conf);
     return r;
+}
+
+/* Joins the group. Not before we are there to answer it: a member that says nothing holds up all others. */
+void hub_subscribe(struct hub *hub)
+{
+    rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
+
+    rd_kafka_topic_partition_list_add(topics, hub->topic, RD_KAFKA_PARTITION_UA);
+    rd_kafka_subscribe(hub->consumer, topics);
+    rd_kafka_topic_partition_list_destroy(topics);
 }
 
 /* It is about to go: nothing of it may write to an fd that will be another file's. */
@@ -296,8 +301,10 @@ static void hub_connect_again(struct hub *hub)
 
     hub->state = HUB_RUNNING;
     hub->renew_ms = 0;
-    if (hub_connect(hub, &err) == 0)
+    if (hub_connect(hub, &err) == 0) {
+        hub_subscribe(hub);
         return;
+    }
     log_line(LOG_ERROR, "no connection can be set up: mend what `why` names, it is tried again", "source", source_name(hub->host), "why", err.text, NULL);
     hub->renew_ms = hub_now_ms(hub) + RENEW_MS;
 }
