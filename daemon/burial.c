@@ -76,7 +76,7 @@ static void on_work(uv_work_t *work)
 {
     struct burial *burial = work->data;
 
-    burial->result = dead_append(burial->path, &burial->conf.stamp, burial->parts, burial->count, burial->conf.bytes_max);
+    burial->result = dead_append(burial->path, &burial->stamp, burial->parts, burial->count, burial->bytes_max);
 }
 
 static void burial_succeeded(struct burial *burial)
@@ -138,6 +138,8 @@ void burial_pump(struct burial *burial)
     }
     burial->waiting_count -= burial->count;
     burial->since_ms = now_ms(burial);
-    burial->conf.stamp.ticks = io_now_ticks();
+    burial->stamp = burial->conf.stamp;
+    burial->stamp.ticks = io_now_ticks();
+    burial->bytes_max = burial->conf.bytes_max;
     uv_queue_work(burial->conf.loop, &burial->work, on_work, on_done);
 }

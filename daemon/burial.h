@@ -31,6 +31,8 @@ struct burial {
     uint32_t waiting_count;
     struct part *parts[BURIAL_PARTS_MAX];          /* the job's */
     uint32_t count;
+    struct dead_stamp stamp;                       /* the job's, as the settings were when it began */
+    uint64_t bytes_max;
     uv_work_t work;
     int result;
     uint64_t since_ms;               /* a job runs since; 0: none does */

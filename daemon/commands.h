@@ -10,6 +10,7 @@ int command_replay(int argc, char **argv);
 int command_dead(int argc, char **argv);
 int command_spool(int argc, char **argv);
 int command_dcr(int argc, char **argv);
+int command_reload(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_top(int argc, char **argv);
 int command_version(int argc, char **argv);

@@ -532,6 +532,32 @@ bool conf_section_whole(const struct pen_conf *section)
     return true;
 }
 
+static bool section_says(const struct pen_conf *section, const struct entry *wanted)
+{
+    const struct entry *entry = section_entry(section, wanted->key);
+
+    return entry != NULL && strcmp(entry->value, wanted->value) == 0;
+}
+
+static bool row_is_among(const char *key, const struct pen_option *rows)
+{
+    for (; rows != NULL && rows->name != NULL; rows++)
+        if (strcmp(rows->name, key) == 0)
+            return true;
+    return false;
+}
+
+bool conf_sections_agree(const struct pen_conf *a, const struct pen_conf *b, const struct pen_option *except)
+{
+    const struct pen_conf *const sides[2][2] = { { a, b }, { b, a } };
+
+    for (size_t i = 0; i < 2; i++)
+        for (const struct entry *entry = sides[i][0]->first; entry != NULL; entry = entry->next)
+            if (!row_is_among(entry->key, except) && !section_says(sides[i][1], entry))
+                return false;
+    return true;
+}
+
 const char *conf_value(struct pen_conf *section, const char *key)
 {
     struct entry *entry = section_entry(section, key);

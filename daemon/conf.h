@@ -39,6 +39,8 @@ const char *conf_section_file(const struct pen_conf *section);
 unsigned conf_section_line(const struct pen_conf *section);
 /* False: a value of the section could not be read, which was reported then. */
 bool conf_section_whole(const struct pen_conf *section);
+/* True: what either section says, the other says too, whatever the order; keys that are rows of `except` do not count (NULL: all do). */
+bool conf_sections_agree(const struct pen_conf *a, const struct pen_conf *b, const struct pen_option *except);
 /* A key's value as written (after ${ENV}), or NULL: for `type`, before the rows are known. Marks it used. */
 const char *conf_value(struct pen_conf *section, const char *key);
 unsigned conf_value_line(const struct pen_conf *section, const char *key);

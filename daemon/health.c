@@ -2,6 +2,9 @@
 #include "daemon/health.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define MOVING_MS 10000u             /* whoever got on not longer ago is at work */
 #define SLOW_MS 10000u               /* standing still for so long is worth a look, … */
@@ -96,14 +99,59 @@ static void source_look(const struct health *health, struct health_source *past,
     source->stalled_ms = now_ms - past->since_ms;
 }
 
-static void health_begin(struct health *health, const struct status *status, uint64_t now_ms)
+/* Where the names are no longer those of the last look, each finds its own past again, and who is new begins. */
+static void sources_follow(struct health *health, const struct status *status, uint64_t now_ms)
 {
-    health->begun = true;
-    for (uint32_t i = 0; i < status->source_count; i++)
-        health->sources[i] = (struct health_source){ .bytes = status->sources[i].bytes, .unread = status->sources[i].unread,
-                                                     .since_ms = now_ms, .worse_ms = now_ms };
-    for (uint32_t i = 0; i < status->sink_count; i++)
+    struct health_source *past = malloc(sizeof(health->sources));
+
+    if (past == NULL)
+        abort();
+    memcpy(past, health->sources, sizeof(health->sources));
+    for (uint32_t i = 0; i < status->source_count; i++) {
+        const struct status_source *source = &status->sources[i];
+        size_t at = 0;
+
+        while (at < SETTINGS_SOURCES_MAX && strcmp(past[at].name, source->name) != 0)
+            at++;
+        if (at < SETTINGS_SOURCES_MAX) {
+            health->sources[i] = past[at];
+            continue;
+        }
+        health->sources[i] = (struct health_source){ .bytes = source->bytes, .unread = source->unread, .since_ms = now_ms,
+                                                     .worse_ms = now_ms };
+        (void)snprintf(health->sources[i].name, HEALTH_NAME_BYTES, "%s", source->name);
+    }
+    free(past);
+}
+
+static void sinks_follow(struct health *health, const struct status *status, uint64_t now_ms)
+{
+    struct health_sink past[SETTINGS_SINKS_MAX];
+
+    memcpy(past, health->sinks, sizeof(past));
+    for (uint32_t i = 0; i < status->sink_count; i++) {
+        size_t at = 0;
+
+        while (at < SETTINGS_SINKS_MAX && strcmp(past[at].name, status->sinks[i].name) != 0)
+            at++;
+        if (at < SETTINGS_SINKS_MAX) {
+            health->sinks[i] = past[at];
+            continue;
+        }
         health->sinks[i] = (struct health_sink){ .since_ms = now_ms, .paused_ms = now_ms };
+        (void)snprintf(health->sinks[i].name, HEALTH_NAME_BYTES, "%s", status->sinks[i].name);
+    }
+}
+
+static bool health_knows(const struct health *health, const struct status *status)
+{
+    for (uint32_t i = 0; i < status->source_count; i++)
+        if (strcmp(health->sources[i].name, status->sources[i].name) != 0)
+            return false;
+    for (uint32_t i = 0; i < status->sink_count; i++)
+        if (strcmp(health->sinks[i].name, status->sinks[i].name) != 0)
+            return false;
+    return true;
 }
 
 static bool too_long(const struct health *health, uint64_t ms)
@@ -113,8 +161,10 @@ static bool too_long(const struct health *health, uint64_t ms)
 
 void health_look(struct health *health, struct status *status, uint64_t now_ms)
 {
-    if (!health->begun)
-        health_begin(health, status, now_ms);
+    if (!health_knows(health, status)) {
+        sources_follow(health, status, now_ms);
+        sinks_follow(health, status, now_ms);
+    }
     status->ready = 1;
     for (uint32_t i = 0; i < status->source_count; i++) {
         source_look(health, &health->sources[i], &status->sources[i], now_ms);

@@ -134,6 +134,13 @@ void keys_free(struct keys *keys)
     munmap(keys, sizeof(*keys));
 }
 
+bool keys_agree(const struct keys *a, const struct keys *b)
+{
+    if (a == NULL || b == NULL)
+        return a == b;
+    return a->count == b->count && memcmp(a->at, b->at, a->count * sizeof(a->at[0])) == 0;
+}
+
 const struct key *keys_newest(const struct keys *keys)
 {
     return keys != NULL ? &keys->at[keys->count - 1] : NULL;

@@ -22,6 +22,7 @@ struct key;
 int keys_read(struct keys **ret, const char *path, struct pen_error *err);
 void keys_free(struct keys *keys);                                 /* wiped; copes with NULL */
 
+bool keys_agree(const struct keys *a, const struct keys *b);       /* the same keys in the same order; NULL: a ring of none */
 const struct key *keys_newest(const struct keys *keys);            /* NULL without a ring */
 const struct key *keys_find(const struct keys *keys, const unsigned char id[KEY_ID_SIZE]);   /* NULL: not there */
 const unsigned char *key_id(const struct key *key);

@@ -27,6 +27,7 @@ static const struct command {
     { "dead", command_dead, true, "list, show, resend and drop messages that far ends have rejected" },
     { "spool", command_spool, true, "list, check, export, drop or move what waits on disk" },
     { "dcr", command_dcr, false, "print the data collection rule and tables that the Sentinel sinks need" },
+    { "reload", command_reload, false, "have the running daemon read its configuration again" },
     { "status", command_status, false, "ask the running daemon: sources, sinks, spools, dead letters" },
     { "top", command_top, false, "the same, live" },
     { "version", command_version, false, "print the version" },

@@ -69,6 +69,8 @@ void outlet_part_on_disk(struct part *part)
 /* What the spool could not read back is gone, and must not be counted as waiting for ever. */
 static void outlet_count_lost(struct outlet *outlet)
 {
+    if (!spool_has_lost(outlet->spool))
+        return;
     for (uint32_t row = 0; row <= outlet->conf.source_count; row++)
         ledger_move(&outlet->ledger[row], LEDGER_SPOOLED, LEDGER_DROPPED, spool_lost(outlet->spool, row));
 }
@@ -158,7 +160,7 @@ static void outlet_seal_due(struct outlet *outlet)
     for (int kind = 0; kind < PEN_KINDS; kind++) {
         struct batch *batch = outlet->open[kind];
 
-        if (batch != NULL && (outlet->stopping || batch->size >= outlet->limits.bytes_max ||
+        if (batch != NULL && (outlet->stopping || outlet->draining || batch->size >= outlet->limits.bytes_max ||
                               outlet_now_ms(outlet) >= outlet_due_ms(outlet, batch)))
             outlet_seal(outlet, kind);
     }
@@ -184,7 +186,7 @@ static bool road_spills(const struct outlet *outlet)
 
     if (oldest == NULL)
         oldest = TAILQ_FIRST(&outlet->inbox);
-    if (outlet->stopping && outlet_now_ms(outlet) >= outlet->deliver_until_ms)
+    if ((outlet->stopping || outlet->draining) && outlet_now_ms(outlet) >= outlet->deliver_until_ms)
         return oldest != NULL || outlet->flying_count > 0;
     return oldest != NULL && outlet_now_ms(outlet) >= outlet->append_hold_until_ms &&
         outlet_now_ms(outlet) - oldest->sealed_ms >= outlet->settings->spool_after_ms;
@@ -192,7 +194,7 @@ static bool road_spills(const struct outlet *outlet)
 
 /* OPEN to SPOOLING: what flies, or stands before something that flies, is written and kept; the rest goes back to the
  * inbox, to be written and forgotten. */
-static void outlet_spill(struct outlet *outlet)
+void outlet_spill(struct outlet *outlet)
 {
     struct part *part, *next;
     uint64_t last = 0;
@@ -212,8 +214,11 @@ static void outlet_spill(struct outlet *outlet)
         outlet->ready_count--;
         parts_insert(&outlet->inbox, part);
     }
-    outlet_enter(outlet, OUTLET_SPOOLING, outlet->stopping ? "stopping: what is not delivered goes to the spool"
-                                                           : "messages wait too long for the far end: they go to the spool");
+    outlet_enter(outlet, OUTLET_SPOOLING,
+                 outlet->stopping ? "stopping: what is not delivered goes to the spool"
+                 : outlet->draining ? "the configuration changes: what is not delivered goes to the spool"
+                 : outlet->settings->spool == SPOOL_ALWAYS ? "messages go by way of the disk, as configured"
+                 : "messages wait too long for the far end: they go to the spool");
 }
 
 /* SPOOLING or PAUSED to OPEN: nothing is on disk any more. */
@@ -238,13 +243,13 @@ static void outlet_submit(struct outlet *outlet)
 {
     struct part *part;
 
-    while (outlet->late_count == 0 && outlet->flying_count < outlet->limits.in_flight_max && !burial_blocks(&outlet->burial) &&
+    while (!outlet->hushed && outlet->late_count == 0 && outlet->flying_count < outlet->limits.in_flight_max && !burial_blocks(&outlet->burial) &&
            outlet_now_ms(outlet) >= outlet->hold_until_ms && (part = ready_take(outlet)) != NULL) {
         part->flying = true;
         outlet->flying_count++;
         outlet->counts.submitted++;
         TAILQ_INSERT_TAIL(&outlet->flying, part, entry);
-        outlet->settings->type->submit(outlet->sink, &part->lent);
+        outlet->sink->type->submit(outlet->sink->self, &part->lent);
     }
 }
 
@@ -279,11 +284,10 @@ static void outlet_arm(struct outlet *outlet)
         soonest(&at, outlet->burial.hold_until_ms);
     if (part != NULL && outlet->state == OUTLET_OPEN)
         soonest(&at, part->sealed_ms + outlet->settings->spool_after_ms);
-    if (outlet->stopping) {
-        if (outlet->deliver_until_ms > now)
-            soonest(&at, outlet->deliver_until_ms);
+    if ((outlet->stopping || outlet->draining) && outlet->deliver_until_ms > now)
+        soonest(&at, outlet->deliver_until_ms);
+    if (outlet->stopping)
         soonest(&at, outlet->give_up_ms);
-    }
     if (at == UINT64_MAX)
         uv_timer_stop(&outlet->timer);
     else

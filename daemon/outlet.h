@@ -63,11 +63,38 @@ struct status_sink;
 void outlet_see(const struct outlet *outlet, struct status_sink *sink);
 /* Bytes of batches that may be in flight at once. */
 size_t outlet_window_bytes(const struct outlet *outlet);
+/* Bytes that it takes in any case, once what was prepared has its place: its sink's, and a full window. */
+size_t outlet_least_bytes(const struct outlet *outlet);
+/* Bytes that the sink's libraries may hold, of the budget. */
+size_t outlet_sink_bytes(const struct outlet *outlet);
 const struct spool *outlet_spool(const struct outlet *outlet);
 /* Nothing held, nothing spooled. */
 bool outlet_is_idle(const struct outlet *outlet);
 /* A job of its on the pool has been running since this time (ms of the loop); 0: none. For the watchdog. */
 uint64_t outlet_busy_since(const struct outlet *outlet);
+
+/* ---- Changing under way: outlet_change.c ---- */
+
+/* Messages in memory alone; of one row, or of all. */
+uint64_t outlet_held(const struct outlet *outlet, uint32_t row);
+uint64_t outlet_held_all(const struct outlet *outlet);
+/* Submitted and not answered. */
+uint32_t outlet_flying(const struct outlet *outlet);
+/* Seals what is open; what is not delivered after half the stop time, or at once where the far end does not take it, goes to
+ * disk. false: as ever again. */
+void outlet_drain(struct outlet *outlet, bool drain);
+/* Submits nothing more; false: as ever again. */
+void outlet_hush(struct outlet *outlet, bool hush);
+/* The plugin once more, with other settings, beside the one that goes on. outlet_abandon() stops it again. */
+int outlet_prepare(struct outlet *outlet, const struct sink_settings *settings, struct pen_error *err);
+void outlet_abandon(struct outlet *outlet, void (*abandoned)(void *arg), void *arg);
+/* The sink there is answers what is in flight and goes, and what was prepared takes its place. While hushed. */
+void outlet_exchange(struct outlet *outlet, void (*exchanged)(void *arg), void *arg);
+/* The same sink's settings, of a configuration that lives longer; what follows from them at once. */
+void outlet_take(struct outlet *outlet, const struct sink_settings *settings, const struct keys *keys, uint32_t stop_ms);
+/* The row is another source's from here on: nothing of the last one may be held or spooled. Its counts join those of earlier
+ * lives. */
+void outlet_row_renew(struct outlet *outlet, uint32_t row);
 
 /* Delivers what it can within the grace, spools the rest, stops the sink. Then stopped(). */
 void outlet_stop(struct outlet *outlet, void (*stopped)(void *arg), void *arg);

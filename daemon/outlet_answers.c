@@ -324,7 +324,7 @@ void outlet_open_burial(struct outlet *outlet)
 
     burial_init(&outlet->burial, &(struct burial_conf){
         .loop = conf->loop, .state_dir = conf->state_dir, .bytes_max = conf->settings->dead_max,
-        .stamp = { .sink = conf->settings->name, .schema = outlet->schema->name },
+        .stamp = { .sink = outlet->name, .schema = outlet->schema->name },
         .on_buried = on_buried, .on_done = on_burial_done, .arg = outlet,
     });
 }

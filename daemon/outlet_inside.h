@@ -1,8 +1,8 @@
 /*
- * outlet_inside.h - an outlet from the inside: what it has in hand, for the five files it is made of.
+ * outlet_inside.h - an outlet from the inside: what it has in hand, for the six files it is made of.
  *
  * outlet.c has the whole picture and decides what is sealed, submitted, spilled; outlet_answers.c says what an answer means;
- * outlet_spool.c takes parts to the disk and back; outlet_life.c opens, stops and closes; outlet_see.c tells what there is
+ * outlet_spool.c takes parts to the disk and back; outlet_life.c opens, stops and closes; outlet_change.c changes it under way; outlet_see.c tells what there is
  * to see. All of it is the loop's: on the pool, a job touches nothing but itself.
  */
 #ifndef DAEMON_OUTLET_INSIDE_H
@@ -11,13 +11,22 @@
 #include "daemon/burial.h"
 #include "daemon/outlet.h"
 
+/* The plugin's side, opened. A reload puts another in its place. */
+struct outlet_sink {
+    const struct pen_sink *type;
+    const struct schema *schema;
+    struct pen_host host;
+    void *self;
+    struct pen_limits limits;
+};
+
 struct outlet {
     struct outlet_conf conf;
     const struct sink_settings *settings;
-    const struct schema *schema;
-    struct pen_host host;
-    void *sink;
-    struct pen_limits limits;
+    char *name;                                    /* its own: a job on the pool may still use it when the settings change */
+    struct outlet_sink *sink;
+    const struct schema *schema;                   /* the sink's */
+    struct pen_limits limits;                      /* the sink's */
     enum outlet_state state;
     struct batch *open[PEN_KINDS];
     struct parts inbox, ready, flying;
@@ -59,10 +68,14 @@ struct outlet {
         struct spool_read *read;
         uint64_t since_ms;
     } read;
+    /* changing: outlet_change.c */
+    struct outlet_sink *next;                      /* opened beside, and not yet in its place; NULL: none */
+    bool hushed;                                   /* nothing is submitted */
+    bool draining;                                 /* all in memory is to be delivered, or on disk from deliver_until_ms on */
     /* stopping */
     bool stopping, sink_stopping, stopped;
     uint64_t deliver_until_ms, give_up_ms;
-    void (*on_stopped)(void *arg);
+    void (*on_stopped)(void *arg);                 /* of the outlet; while it changes, of one of its two sinks */
     void *stopped_arg;
 };
 
@@ -80,6 +93,8 @@ void outlet_part_on_disk(struct part *part);
 /* Says it, and is in that state. */
 void outlet_enter(struct outlet *outlet, enum outlet_state state, const char *why);
 bool outlet_has_jobs(const struct outlet *outlet);             /* that run on the pool */
+/* OPEN to SPOOLING. */
+void outlet_spill(struct outlet *outlet);
 
 /* outlet_answers.c */
 void outlet_open_burial(struct outlet *outlet);
@@ -87,11 +102,18 @@ void outlet_open_burial(struct outlet *outlet);
 void outlet_part_answer_late(struct part *part);
 
 /* outlet_spool.c */
+/* What the settings say of it. */
+struct spool_conf outlet_spool_conf(const struct outlet *outlet);
 int outlet_open_spool(struct outlet *outlet, struct pen_error *err);
 void outlet_start_append(struct outlet *outlet);  /* each if it may start now, and if there is anything for it */
 void outlet_start_read(struct outlet *outlet);
 
-/* outlet_life.c: the pump's last word while the outlet stops. Stops the sink once nothing more can be done. */
+/* outlet_life.c */
+int outlet_sink_open(struct outlet_sink **ret, const struct outlet *outlet, const struct sink_settings *settings,
+                     struct pen_error *err);
+void outlet_sink_close(struct outlet_sink *sink); /* after it has stopped; copes with NULL */
+void outlet_sink_take(struct outlet *outlet, struct outlet_sink *sink);    /* as the one it has */
+/* The pump's last word while the outlet stops. Stops the sink once nothing more can be done. */
 void outlet_stop_on(struct outlet *outlet);
 
 #endif

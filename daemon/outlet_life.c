@@ -11,20 +11,81 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* ---- The sink ---- */
+
+static int sink_schema(const struct schema **ret, const struct sink_settings *settings, struct pen_error *err)
+{
+    *ret = schema_find(settings->schema != NULL ? settings->schema : settings->type->schemas[0]);
+    if (*ret == NULL)
+        return pen_error_set(err, UV_EINVAL, "sink %s: there is no schema %s", settings->name, settings->schema);
+    return 0;
+}
+
+int outlet_sink_open(struct outlet_sink **ret, const struct outlet *outlet, const struct sink_settings *settings,
+                     struct pen_error *err)
+{
+    const struct outlet_conf *conf = &outlet->conf;
+    const struct pen_sink *type = settings->type;
+    struct outlet_sink *sink = calloc(1, sizeof(*sink));
+    struct pen_error inner = { 0 };
+    int r;
+
+    if (sink == NULL)
+        abort();
+    sink->type = type;
+    r = sink_schema(&sink->schema, settings, err);
+    if (r < 0)
+        goto fail;
+    sink->host = (struct pen_host){
+        .loop = conf->loop, .http = conf->http, .schema = sink->schema->name, .memory_max = conf->memory_max,
+        .beside = conf->beside,
+    };
+    r = type->open(&sink->self, &sink->host, settings->section, &inner);
+    if (r < 0) {
+        pen_error_set(err, r, "sink %s: %.400s", settings->name, inner.text);
+        goto fail;
+    }
+    sink->limits = *type->limits(sink->self);
+    assert(sink->limits.in_flight_max > 0 && sink->limits.bytes_max > 0 && sink->limits.messages_max > 0);
+    *ret = sink;
+    return 0;
+fail:
+    free(sink);
+    return r;
+}
+
+void outlet_sink_close(struct outlet_sink *sink)
+{
+    if (sink == NULL)
+        return;
+    sink->type->close(sink->self);
+    free(sink);
+}
+
+void outlet_sink_take(struct outlet *outlet, struct outlet_sink *sink)
+{
+    outlet->sink = sink;
+    outlet->schema = sink->schema;
+    outlet->limits = sink->limits;
+}
 
 /* ---- Opening ---- */
 
 int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_error *err)
 {
     struct outlet *outlet = calloc(1, sizeof(*outlet));
-    const struct pen_sink *type = conf->settings->type;
-    struct pen_error inner = { 0 };
+    struct outlet_sink *sink;
     int r;
 
     if (outlet == NULL)
         abort();
     outlet->conf = *conf;
     outlet->settings = conf->settings;
+    outlet->name = strdup(conf->settings->name);
+    if (outlet->name == NULL)
+        abort();
     outlet->ledger = calloc(conf->source_count + 1u, sizeof(*outlet->ledger));
     if (outlet->ledger == NULL)
         abort();
@@ -33,26 +94,16 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
     TAILQ_INIT(&outlet->flying);
     uv_timer_init(conf->loop, &outlet->timer);
     outlet->timer.data = outlet;
-    outlet->schema = schema_find(conf->settings->schema != NULL ? conf->settings->schema : type->schemas[0]);
-    if (outlet->schema == NULL) {
-        r = pen_error_set(err, UV_EINVAL, "sink %s: there is no schema %s", conf->settings->name, conf->settings->schema);
-        goto fail;
-    }
-    outlet_open_burial(outlet);
-    r = outlet_open_spool(outlet, err);
+    r = sink_schema(&outlet->schema, conf->settings, err);
     if (r < 0)
         goto fail;
-    outlet->host = (struct pen_host){
-        .loop = conf->loop, .http = conf->http, .schema = outlet->schema->name, .memory_max = conf->memory_max,
-        .beside = conf->beside,
-    };
-    r = type->open(&outlet->sink, &outlet->host, conf->settings->section, &inner);
-    if (r < 0) {
-        pen_error_set(err, r, "sink %s: %.400s", conf->settings->name, inner.text);
+    outlet_open_burial(outlet);
+    r = outlet_open_spool(outlet, err);
+    if (r == 0)
+        r = outlet_sink_open(&sink, outlet, conf->settings, err);   /* last: once open, it must be stopped before it is closed */
+    if (r < 0)
         goto fail;
-    }
-    outlet->limits = *type->limits(outlet->sink);
-    assert(outlet->limits.in_flight_max > 0 && outlet->limits.bytes_max > 0 && outlet->limits.messages_max > 0);
+    outlet_sink_take(outlet, sink);
     budget_take(conf->budget, outlet->limits.memory);
     *ret = outlet;
     return 0;
@@ -115,7 +166,7 @@ void outlet_stop_on(struct outlet *outlet)
                  "sink", outlet->settings->name, NULL);
     outlet->sink_stopping = true;
     uv_timer_stop(&outlet->timer);
-    outlet->settings->type->stop(outlet->sink, on_sink_stopped, outlet);
+    outlet->sink->type->stop(outlet->sink->self, on_sink_stopped, outlet);
 }
 
 void outlet_stop(struct outlet *outlet, void (*stopped)(void *arg), void *arg)
@@ -143,10 +194,13 @@ void outlet_close(struct outlet *outlet)
     if (outlet == NULL)
         return;
     assert(outlet->stopped);
+    assert(outlet->next == NULL);
     if (outlet->sink != NULL)
-        outlet->settings->type->close(outlet->sink);
+        budget_give(outlet->conf.budget, outlet->limits.memory);
+    outlet_sink_close(outlet->sink);
     spool_close(outlet->spool);
     burial_free(&outlet->burial);
     free(outlet->ledger);
+    free(outlet->name);
     uv_close((uv_handle_t *)&outlet->timer, on_timer_closed);
 }

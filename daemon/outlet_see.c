@@ -7,7 +7,7 @@
 
 const char *outlet_name(const struct outlet *outlet)
 {
-    return outlet->settings->name;
+    return outlet->name;
 }
 
 const struct schema *outlet_schema(const struct outlet *outlet)
@@ -55,9 +55,10 @@ void outlet_see(const struct outlet *outlet, struct status_sink *sink)
 {
     const struct sink_settings *settings = outlet->settings;
     const struct outlet_counts *counts = &outlet->counts;
+    const struct pen_sink *type = outlet->sink->type;
 
     sink->name = settings->name;
-    sink->type = settings->type->name;
+    sink->type = type->name;
     sink->schema = outlet->schema->name;
     sink->trouble = outlet->trouble[0] != '\0' ? outlet->trouble : NULL;
     sink->flow = outlet->state;
@@ -77,8 +78,8 @@ void outlet_see(const struct outlet *outlet, struct status_sink *sink)
     sink->damaged = spool_damaged(outlet->spool);
     sink->dead_bytes = burial_bytes(&outlet->burial);
     sink->dead_max = settings->dead_max;
-    sink->token_ms = settings->type->token_ms != NULL ? settings->type->token_ms(outlet->sink) : STATUS_NONE;
-    sink->arrival = settings->type->arrival != NULL ? settings->type->arrival(outlet->sink) : PEN_ARRIVAL_NONE;
+    sink->token_ms = type->token_ms != NULL ? type->token_ms(outlet->sink->self) : STATUS_NONE;
+    sink->arrival = type->arrival != NULL ? type->arrival(outlet->sink->self) : PEN_ARRIVAL_NONE;
     sink->answers = &outlet->answers;
 }
 
@@ -87,9 +88,26 @@ const struct spool *outlet_spool(const struct outlet *outlet)
     return outlet->spool;
 }
 
+static size_t window_bytes(const struct pen_limits *limits)
+{
+    return limits->in_flight_max * limits->bytes_max;
+}
+
+size_t outlet_least_bytes(const struct outlet *outlet)
+{
+    const struct pen_limits *limits = outlet->next != NULL ? &outlet->next->limits : &outlet->limits;
+
+    return limits->memory + window_bytes(limits);
+}
+
+size_t outlet_sink_bytes(const struct outlet *outlet)
+{
+    return outlet->limits.memory;
+}
+
 size_t outlet_window_bytes(const struct outlet *outlet)
 {
-    return outlet->limits.in_flight_max * outlet->limits.bytes_max;
+    return window_bytes(&outlet->limits);
 }
 
 bool outlet_is_idle(const struct outlet *outlet)

@@ -224,15 +224,22 @@ void outlet_start_read(struct outlet *outlet)
 
 /* ---- Opening ---- */
 
-int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
+struct spool_conf outlet_spool_conf(const struct outlet *outlet)
 {
     const struct sink_settings *settings = outlet->settings;
-    struct spool_conf conf = {
+
+    return (struct spool_conf){
         .bytes_max = settings->spool_max, .compress = settings->spool_compress,
         .schema = outlet->schema->name, .type = settings->type->name, .keys = outlet->conf.keys,
         .reserve = outlet->conf.reserve,
         .rows = outlet->conf.source_count + 1, .life = outlet->conf.life, .place = outlet->conf.place,
     };
+}
+
+int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
+{
+    const struct sink_settings *settings = outlet->settings;
+    struct spool_conf conf = outlet_spool_conf(outlet);
     char *dir;
     int r;
 

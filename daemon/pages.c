@@ -5,6 +5,7 @@
  *   /status.json  all of status.h
  *   /metrics      the same for Prometheus
  *   /healthz      200 while the loop turns (or nobody would answer) and no job on the pool hangs: restart us when it is not
+ *   /reload       what the last reload did (reload.h): at the socket alone, for the file's own words may be in it
  *   /readyz       200 while data moves or there is none (health.h): wake somebody when it is not; a restart does not help
  */
 #include "daemon/pages.h"
@@ -18,12 +19,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define HANG_MS 60000u               /* as the unit's WatchdogSec */
 
 struct pages {
     uv_loop_t *loop;
     const struct pipeline *pipeline;
+    const struct reload *reload;
+    struct settings *settings;       /* held */
     struct health health;
     struct web *web;
     uv_timer_t look;
@@ -33,6 +37,7 @@ struct pages {
 static void pages_see(struct pages *pages, struct status *status)
 {
     pipeline_see(pages->pipeline, status);
+    reload_see(pages->reload, status);
     health_look(&pages->health, status, uv_now(pages->loop));
 }
 
@@ -92,6 +97,14 @@ static int render_healthy(void *arg, struct buf *out)
     return 503;
 }
 
+static int render_reload(void *arg, struct buf *out)
+{
+    struct pages *pages = arg;
+
+    reload_page(pages->reload, out);
+    return 200;
+}
+
 #define FILE_PAGE(name) \
     static int render_##name(void *arg, struct buf *out) \
     { \
@@ -105,14 +118,15 @@ FILE_PAGE(page_js)
 FILE_PAGE(icon_svg)
 
 static const struct web_page pages_all[] = {
-    { "/", "text/html; charset=utf-8", render_index_html },
-    { "/page.css", "text/css; charset=utf-8", render_page_css },
-    { "/page.js", "text/javascript; charset=utf-8", render_page_js },
-    { "/icon.svg", "image/svg+xml", render_icon_svg },
-    { "/status.json", "application/json", render_json },
-    { "/metrics", METRICS_TYPE, render_metrics },
-    { "/healthz", "text/plain; charset=utf-8", render_healthy },
-    { "/readyz", "text/plain; charset=utf-8", render_ready },
+    { "/", "text/html; charset=utf-8", render_index_html, false },
+    { "/page.css", "text/css; charset=utf-8", render_page_css, false },
+    { "/page.js", "text/javascript; charset=utf-8", render_page_js, false },
+    { "/icon.svg", "image/svg+xml", render_icon_svg, false },
+    { "/status.json", "application/json", render_json, false },
+    { "/metrics", METRICS_TYPE, render_metrics, false },
+    { "/healthz", "text/plain; charset=utf-8", render_healthy, false },
+    { "/readyz", "text/plain; charset=utf-8", render_ready, false },
+    { RELOAD_PAGE, "text/plain; charset=utf-8", render_reload, true },
     { 0 }
 };
 
@@ -134,8 +148,24 @@ static uint64_t look_every_ms(const struct settings *settings)
     return tenth < 100 ? 100 : tenth > 5000 ? 5000 : tenth;
 }
 
-struct pages *pages_open(const struct settings *settings, uv_loop_t *loop, const char *state_dir,
-                         const struct pipeline *pipeline)
+static void pages_use(struct pages *pages, struct settings *settings)
+{
+    pages->settings = settings_share(settings);
+    pages->health.stalled_after_ms = settings->daemon.stalled_after_ms;
+    pages->health.record_max = settings->daemon.record_max;
+    uv_timer_start(&pages->look, on_look, 0, look_every_ms(settings));
+}
+
+static void pages_open_web(struct pages *pages)
+{
+    pages->web = web_open(&(struct web_conf){
+        .loop = pages->loop, .listen = pages->settings->daemon.listen, .names = pages->settings->daemon.listen_names,
+        .socket = pages->socket, .pages = pages_all, .arg = pages,
+    });
+}
+
+struct pages *pages_open(struct settings *settings, uv_loop_t *loop, const char *state_dir, const struct pipeline *pipeline,
+                         const struct reload *reload)
 {
     struct pages *pages = calloc(1, sizeof(*pages));
 
@@ -143,16 +173,38 @@ struct pages *pages_open(const struct settings *settings, uv_loop_t *loop, const
         abort();
     pages->loop = loop;
     pages->pipeline = pipeline;
-    pages->health.stalled_after_ms = settings->daemon.stalled_after_ms;
-    pages->health.record_max = settings->daemon.record_max;
+    pages->reload = reload;
     uv_timer_init(loop, &pages->look);
     pages->look.data = pages;
-    uv_timer_start(&pages->look, on_look, 0, look_every_ms(settings));
-    pages->web = web_open(&(struct web_conf){
-        .loop = loop, .listen = settings->daemon.listen, .names = settings->daemon.listen_names, .socket = pages->socket,
-        .pages = pages_all, .arg = pages,
-    });
+    pages_use(pages, settings);
+    pages_open_web(pages);
     return pages;
+}
+
+static bool listens_alike(const struct daemon_settings *a, const struct daemon_settings *b)
+{
+    bool alike = strcmp(a->listen != NULL ? a->listen : "", b->listen != NULL ? b->listen : "") == 0 &&
+        a->listen_names.count == b->listen_names.count;
+
+    for (size_t i = 0; alike && i < a->listen_names.count; i++)
+        alike = strcmp(a->listen_names.items[i], b->listen_names.items[i]) == 0;
+    return alike;
+}
+
+/* The window borrows its settings: where they stay, those that it was opened with stay too. */
+void pages_take(struct pages *pages, struct settings *settings)
+{
+    struct settings *before = pages->settings;
+
+    pages_use(pages, settings);
+    if (listens_alike(&before->daemon, &settings->daemon)) {
+        settings_free(pages->settings);
+        pages->settings = before;
+        return;
+    }
+    web_close(pages->web);
+    pages_open_web(pages);
+    settings_free(before);
 }
 
 static void on_look_closed(uv_handle_t *handle)
@@ -168,5 +220,6 @@ void pages_close(struct pages *pages)
     if (pages == NULL)
         return;
     web_close(pages->web);
+    settings_free(pages->settings);
     uv_close((uv_handle_t *)&pages->look, on_look_closed);
 }

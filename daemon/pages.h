@@ -4,15 +4,17 @@
 #ifndef DAEMON_PAGES_H
 #define DAEMON_PAGES_H
 
-#include "daemon/pipeline.h"
+#include "daemon/reload.h"
 
 /* Below the state folder: where `penstock status` asks. */
 #define PAGES_SOCKET "status.sock"
 
 struct pages;
-/* Settings and pipeline are borrowed. state_dir's socket is opened always, the port where the settings have one. */
-struct pages *pages_open(const struct settings *settings, uv_loop_t *loop, const char *state_dir,
-                         const struct pipeline *pipeline);
+/* The settings are shared, the rest is borrowed. state_dir's socket is opened always, the port where the settings have one. */
+struct pages *pages_open(struct settings *settings, uv_loop_t *loop, const char *state_dir, const struct pipeline *pipeline,
+                         const struct reload *reload);
+/* Other settings: another port, perhaps. */
+void pages_take(struct pages *pages, struct settings *settings);
 void pages_close(struct pages *pages);            /* before the pipeline; gone after one more turn of the loop; copes with NULL */
 
 #endif

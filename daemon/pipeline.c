@@ -74,20 +74,20 @@ static void commit_messages(struct source_host *host, struct stream *stream, str
 {
     struct pipeline *pipeline = host->pipeline;
 
-    for (uint32_t o = 0; o < pipeline->outlet_count; o++) {
-        struct outlet *outlet = pipeline->outlets[o];
+    for (uint32_t o = 0; o < pipeline->sink_count; o++) {
+        struct outlet *outlet = pipeline->sinks[o].outlet;
         const struct sink_settings *settings = outlet_settings(outlet);
 
-        if (outlet_schema(outlet) != schema || !(settings->source_mask[host->index / 64] >> (host->index % 64) & 1))
+        if (outlet_schema(outlet) != schema || !host_goes_to(host, outlet))
             continue;
         for (size_t i = 0; i < messages->count; i++) {
             const struct work_message *message = &messages->index[i];
-            struct batch_origin origin = { run, stream->name, host->index, message->position, message->ticks };
+            struct batch_origin origin = { run, stream->name, host->row, message->position, message->ticks };
 
             if (settings->kind_mask >> message->kind & 1)
                 outlet_add(outlet, message->kind, messages->bytes.data + message->offset, message->size, &origin);
             else
-                outlet_drop(outlet, host->index);
+                outlet_drop(outlet, host->row);
         }
     }
 }
@@ -255,12 +255,13 @@ static void on_job_done(uv_work_t *work, int status)
         stream_give_back(stream);
     else
         stream_queue(stream);
-    for (uint32_t i = 0; i < pipeline->outlet_count && pipeline->state <= PIPELINE_STOPPING_SOURCES; i++)
-        outlet_pump(pipeline->outlets[i]);
+    for (uint32_t i = 0; i < pipeline->sink_count && pipeline->state <= PIPELINE_STOPPING_SOURCES; i++)
+        outlet_pump(pipeline->sinks[i].outlet);
     pipeline_flow(pipeline);
     pipeline_work(pipeline);
     if (pipeline->state == PIPELINE_STOPPING_SOURCES)
         pipeline_stop_on(pipeline);
+    change_kick(pipeline);
 }
 
 static struct job *job_free(struct pipeline *pipeline)
@@ -303,11 +304,13 @@ void pipeline_work(struct pipeline *pipeline)
 
     for (stream = TAILQ_FIRST(&pipeline->queue); stream != NULL; stream = next) {
         next = TAILQ_NEXT(stream, queued);
-        if (pipeline->state != PIPELINE_RUNNING) {
+        if (pipeline->state != PIPELINE_RUNNING || stream->host->leaving) {
             TAILQ_REMOVE(&pipeline->queue, stream, queued);
             stream_give_back(stream);
             continue;
         }
+        if (pipeline->quiet && stream != pipeline->big_stream)
+            continue;
         if (stream->big && !big_fits(pipeline, stream)) {
             big_waits = true;
             continue;
@@ -320,6 +323,21 @@ void pipeline_work(struct pipeline *pipeline)
     pipeline->big_waits = big_waits;
     if (big_waits && pipeline->flow_open)
         pipeline_flow(pipeline);
+}
+
+void pipeline_recall(struct pipeline *pipeline)
+{
+    struct stream *stream;
+
+    do {
+        TAILQ_FOREACH(stream, &pipeline->queue, queued)
+            if (stream->host->leaving)
+                break;
+        if (stream != NULL) {
+            TAILQ_REMOVE(&pipeline->queue, stream, queued);
+            stream_give_back(stream);
+        }
+    } while (stream != NULL);
 }
 
 void stream_offer(struct stream *stream, struct chunk *chunk)
@@ -363,14 +381,15 @@ void pipeline_flow(struct pipeline *pipeline)
     bool only_chunks = batches_are_out(pipeline) && pipeline->big_stream == NULL;
 
     if (pipeline->big_waits)                       /* for what is in batches: they need not be full to leave */
-        for (uint32_t i = 0; i < pipeline->outlet_count; i++)
-            if (outlet_has_open(pipeline->outlets[i]))
-                outlet_flush(pipeline->outlets[i]);
+        for (uint32_t i = 0; i < pipeline->sink_count; i++)
+            if (outlet_has_open(pipeline->sinks[i].outlet))
+                outlet_flush(pipeline->sinks[i].outlet);
     if (pipeline->flow_open && (budget->held >= budget->upper || pipeline->big_waits)) {
         pipeline->flow_open = false;
     } else if (!pipeline->flow_open && !pipeline->big_waits && (budget->held <= budget->lower || only_chunks)) {
         pipeline->flow_open = true;
         for (uint32_t i = 0; i < pipeline->host_count && pipeline->state == PIPELINE_RUNNING; i++)
-            pipeline->hosts[i].settings->type->on_flow(pipeline->hosts[i].self);
+            if (!pipeline->hosts[i]->leaving)
+                pipeline->hosts[i]->settings->type->on_flow(pipeline->hosts[i]->self);
     }
 }

@@ -12,7 +12,7 @@
 struct pipeline;
 
 struct pipeline_conf {
-    const struct settings *settings;
+    struct settings *settings;       /* shared */
     uv_loop_t *loop;
     const char *state_dir;           /* settings' own, or a replay job's */
     bool once;                       /* replay: read what is there, deliver it, stop by itself */
@@ -23,6 +23,17 @@ struct pipeline_conf {
 /* Opens state, spools, sinks and sources; reads nothing yet. */
 int pipeline_new(struct pipeline **ret, const struct pipeline_conf *conf, struct pen_error *err);
 void pipeline_start(struct pipeline *pipeline);
+
+/* ---- Changing under way: pipeline_change.c ---- */
+
+/* Does as the new configuration says, or nothing: then why. What the change does not touch goes on all the while: sources and
+ * sinks keep their connections, streams, spools and counters. done() comes on a later turn, before on_stopped(): 0 and a line for
+ * each thing that changed, or negative (UV_EINVAL: the configuration will not do) and one sentence why everything is as it was.
+ * One at a time, and only once started. The settings are shared. */
+void pipeline_change(struct pipeline *pipeline, struct settings *settings,
+                     void (*done)(void *arg, int result, const char *told), void *arg);
+bool pipeline_is_changing(const struct pipeline *pipeline);
+
 /* Delivers or spools what is in flight, saves the cursors; on_stopped() runs on a later turn. */
 void pipeline_stop(struct pipeline *pipeline);
 /* Only after on_stopped(), or instead of pipeline_start(). Its handles are gone after one more turn of the loop. */

@@ -41,23 +41,42 @@ static void host_see(const struct source_host *host, struct status_source *sourc
     assert(source->number_count <= SOURCE_NUMBERS_MAX);
 }
 
-static void route_see(const struct outlet *outlet, uint32_t row, const char *source, struct status *status)
+static void route_add(struct status_route *route, const struct ledger_row *ledger)
 {
-    const struct ledger_row *ledger = outlet_ledger(outlet, row);
-    struct status_route *route = &status->routes[status->route_count];
-
-    if (source == NULL && ledger_taken(ledger) == 0)
-        return;
-    status->route_count++;
-    *route = (struct status_route){
-        .source = source != NULL ? source : STATUS_EARLIER, .sink = outlet_name(outlet), .taken = ledger_taken(ledger),
-        .delivered = ledger->count[LEDGER_DELIVERED], .dead = ledger->count[LEDGER_DEAD],
-        .dropped = ledger->count[LEDGER_DROPPED], .held = ledger->count[LEDGER_HELD],
-        .spooled = ledger->count[LEDGER_SPOOLED],
-    };
+    route->taken += ledger_taken(ledger);
+    route->delivered += ledger->count[LEDGER_DELIVERED];
+    route->dead += ledger->count[LEDGER_DEAD];
+    route->dropped += ledger->count[LEDGER_DROPPED];
+    route->held += ledger->count[LEDGER_HELD];
+    route->spooled += ledger->count[LEDGER_SPOOLED];
 }
 
-/* An outlet, and where its messages are: of the sources it takes, and what an earlier life left. */
+/* What it has of this source; where the configuration no longer leads the one to the other, only what it once took. */
+static void route_see(const struct outlet *outlet, const struct source_host *host, struct status *status)
+{
+    const struct ledger_row *ledger = outlet_ledger(outlet, host->row);
+    struct status_route *route = &status->routes[status->route_count];
+
+    if (!host_goes_to(host, outlet) && ledger_taken(ledger) == 0)
+        return;
+    status->route_count++;
+    *route = (struct status_route){ .source = host->settings->name, .sink = outlet_name(outlet) };
+    route_add(route, ledger);
+}
+
+/* What an earlier life left, and what sources brought that have left the configuration. */
+static void route_see_earlier(const struct pipeline *pipeline, const struct outlet *outlet, struct status *status)
+{
+    struct status_route *route = &status->routes[status->route_count];
+
+    *route = (struct status_route){ .source = STATUS_EARLIER, .sink = outlet_name(outlet) };
+    for (uint32_t row = 0; row <= pipeline->row_count; row++)
+        if (row == pipeline->row_count || !pipeline->rows[row].live)
+            route_add(route, outlet_ledger(outlet, row));
+    status->route_count += route->taken > 0;
+}
+
+/* An outlet, and where its messages are: of the sources it takes, and of earlier ones. */
 static void pipeline_see_outlet(const struct pipeline *pipeline, const struct outlet *outlet, struct status *status)
 {
     struct status_sink *sink = &status->sinks[status->sink_count++];
@@ -66,9 +85,8 @@ static void pipeline_see_outlet(const struct pipeline *pipeline, const struct ou
     *sink = (struct status_sink){ 0 };
     outlet_see(outlet, sink);
     for (uint32_t h = 0; h < pipeline->host_count; h++)
-        if (outlet_settings(outlet)->source_mask[h / 64] >> (h % 64) & 1)
-            route_see(outlet, h, pipeline->hosts[h].settings->name, status);
-    route_see(outlet, pipeline->settings->source_count, NULL, status);
+        route_see(outlet, pipeline->hosts[h], status);
+    route_see_earlier(pipeline, outlet, status);
     for (uint32_t i = first; i < status->route_count; i++) {
         sink->all.taken += status->routes[i].taken;
         sink->all.delivered += status->routes[i].delivered;
@@ -85,17 +103,17 @@ void pipeline_see(const struct pipeline *pipeline, struct status *status)
         .now_ms = pipeline_wall_ms(), .started_ms = pipeline->started_ms, .memory_held = pipeline->budget.held,
         .memory_peak = pipeline->budget.peak, .memory_budget = pipeline->budget.total,
         .flow = pipeline->flow_open ? OUTLET_OPEN : OUTLET_PAUSED, .jobs = pipeline->jobs_running,
-        .workers = pipeline->job_count, .unsaved = pipeline->saver.trouble,
+        .config_loaded_ms = pipeline->started_ms, .config_good = 1, .workers = pipeline->job_count, .unsaved = pipeline->saver.trouble,
         .sources = calloc(pipeline->host_count + 1u, sizeof(*status->sources)),
-        .sinks = calloc(pipeline->outlet_count + 1u, sizeof(*status->sinks)),
-        .routes = calloc((size_t)pipeline->outlet_count * (pipeline->host_count + 1u) + 1, sizeof(*status->routes)),
+        .sinks = calloc(pipeline->sink_count + 1u, sizeof(*status->sinks)),
+        .routes = calloc((size_t)pipeline->sink_count * (pipeline->host_count + 1u) + 1, sizeof(*status->routes)),
     };
     if (status->sources == NULL || status->sinks == NULL || status->routes == NULL)
         abort();
     for (uint32_t h = 0; h < pipeline->host_count; h++)
-        host_see(&pipeline->hosts[h], &status->sources[status->source_count++]);
-    for (uint32_t o = 0; o < pipeline->outlet_count; o++)
-        pipeline_see_outlet(pipeline, pipeline->outlets[o], status);
+        host_see(pipeline->hosts[h], &status->sources[status->source_count++]);
+    for (uint32_t o = 0; o < pipeline->sink_count; o++)
+        pipeline_see_outlet(pipeline, pipeline->sinks[o].outlet, status);
 }
 
 uint64_t pipeline_busy_since(const struct pipeline *pipeline)
@@ -105,8 +123,8 @@ uint64_t pipeline_busy_since(const struct pipeline *pipeline)
     for (uint32_t i = 0; i < pipeline->job_count; i++)
         if (pipeline->jobs[i].since_ms > 0 && (since == 0 || pipeline->jobs[i].since_ms < since))
             since = pipeline->jobs[i].since_ms;
-    for (uint32_t i = 0; i < pipeline->outlet_count; i++) {
-        uint64_t busy = outlet_busy_since(pipeline->outlets[i]);
+    for (uint32_t i = 0; i < pipeline->sink_count; i++) {
+        uint64_t busy = outlet_busy_since(pipeline->sinks[i].outlet);
 
         if (busy > 0 && (since == 0 || busy < since))
             since = busy;
@@ -119,9 +137,9 @@ static uint64_t pipeline_sum(const struct pipeline *pipeline, enum ledger_place 
 {
     uint64_t sum = 0;
 
-    for (uint32_t o = 0; o < pipeline->outlet_count; o++)
-        for (uint32_t row = 0; row <= pipeline->settings->source_count; row++)
-            sum += outlet_ledger(pipeline->outlets[o], row)->count[place];
+    for (uint32_t o = 0; o < pipeline->sink_count; o++)
+        for (uint32_t row = 0; row <= pipeline->row_count; row++)
+            sum += outlet_ledger(pipeline->sinks[o].outlet, row)->count[place];
     return sum;
 }
 

@@ -78,6 +78,7 @@ void source_each_cursor(struct source_host *host, void (*each)(void *arg, const 
 
 void source_reserve(struct source_host *host, size_t size)
 {
+    host->reserved += size;
     budget_take(&host->pipeline->budget, size);
 }
 
@@ -85,6 +86,7 @@ void source_keep(struct source_host *host, ptrdiff_t size)
 {
     struct pipeline *pipeline = host->pipeline;
 
+    host->kept += (size_t)size;
     pipeline->kept += (size_t)size;
     pipeline->baseline += (size_t)size;
     budget_take(&pipeline->budget, (size_t)size);             /* or give: sizes wrap */
@@ -93,7 +95,7 @@ void source_keep(struct source_host *host, ptrdiff_t size)
 
 bool flow_is_open(const struct source_host *host)
 {
-    return host->pipeline->flow_open && host->pipeline->state == PIPELINE_RUNNING;
+    return host->pipeline->flow_open && host->pipeline->state == PIPELINE_RUNNING && !host->leaving;
 }
 
 /* ---- Facts and news ---- */

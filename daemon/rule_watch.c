@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct watched {
     struct rule_watch *watch;
@@ -19,6 +20,7 @@ struct watched {
 };
 
 struct rule_watch {
+    struct settings *settings;       /* held */
     struct http *http;               /* NULL: closed */
     uv_timer_t over;                 /* on the turn after the last look, whose callback may be the client's */
     unsigned looking, parts;         /* looks under way; of client and timer, those that are not gone */
@@ -35,8 +37,10 @@ static void on_finding(void *arg, enum finding finding, const char *sentence)
 
 static void part_gone(struct rule_watch *watch)
 {
-    if (--watch->parts == 0)
-        free(watch);
+    if (--watch->parts > 0)
+        return;
+    settings_free(watch->settings);
+    free(watch);
 }
 
 static void on_http_closed(void *arg)
@@ -76,7 +80,15 @@ static void watch_sink(struct rule_watch *watch, const struct sink_settings *sin
     watch->looking += watched->look != NULL;
 }
 
-struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *loop)
+static bool sink_is_new(const struct sink_settings *sink, const struct settings *before)
+{
+    for (unsigned i = 0; before != NULL && i < before->sink_count; i++)
+        if (strcmp(before->sinks[i].name, sink->name) == 0)
+            return !conf_sections_agree(before->sinks[i].section, sink->section, NULL);
+    return true;
+}
+
+struct rule_watch *rule_watch_start(struct settings *settings, const struct settings *before, uv_loop_t *loop)
 {
     struct rule_watch *watch = calloc(1, sizeof(*watch));
     struct pen_error err = { 0 };
@@ -87,15 +99,22 @@ struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *
         free(watch);
         return NULL;
     }
+    watch->settings = settings_share(settings);
     uv_timer_init(loop, &watch->over);
     watch->over.data = watch;
     watch->parts = 2;
     for (unsigned i = 0; i < settings->sink_count; i++)
-        watch_sink(watch, &settings->sinks[i], &watch->sinks[i], loop);
+        if (sink_is_new(&settings->sinks[i], before))
+            watch_sink(watch, &settings->sinks[i], &watch->sinks[i], loop);
     if (watch->looking > 0)
         return watch;
     rule_watch_close(watch);
     return NULL;
+}
+
+bool rule_watch_is_over(const struct rule_watch *watch)
+{
+    return watch == NULL || watch->looking == 0;
 }
 
 static void on_timer_closed(uv_handle_t *timer)

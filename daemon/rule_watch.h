@@ -9,8 +9,10 @@
 
 struct rule_watch;
 
-/* NULL: no sink names its rule (dcr_resource_id). */
-struct rule_watch *rule_watch_start(const struct settings *settings, uv_loop_t *loop);
+/* At the sinks that `before` (NULL: none) does not have just so; the settings are shared. NULL: none of them names its rule
+ * (dcr_resource_id). */
+struct rule_watch *rule_watch_start(struct settings *settings, const struct settings *before, uv_loop_t *loop);
+bool rule_watch_is_over(const struct rule_watch *watch);           /* all has been looked at; also for NULL */
 void rule_watch_close(struct rule_watch *watch);  /* its handles are gone after one more turn of the loop; accepts NULL */
 
 #endif

@@ -14,7 +14,7 @@ static const char usage[] =
     "  -c, --config FILE   configuration (default /etc/penstock/penstock.conf)\n"
     "  -h, --help          this text\n"
     "\n"
-    "SIGUSR1 prints the counters. Exit: 0 stopped, 1 failed, 2 wrong use or configuration.\n";
+    "SIGHUP reads the configuration again, as `penstock reload` has it; SIGUSR1 prints the counters. Exit: 0 stopped, 1 failed, 2 wrong use or configuration.\n";
 
 int command_run(int argc, char **argv)
 {
@@ -35,7 +35,7 @@ int command_run(int argc, char **argv)
         fprintf(stderr, "penstock: %s\n", err.text);
         return 2;
     }
-    status = service_run(&(struct service_conf){ .settings = settings, .state_dir = settings->daemon.state_dir });
+    status = service_run(&(struct service_conf){ .settings = settings, .path = path, .state_dir = settings->daemon.state_dir });
     settings_free(settings);
     return status;
 }

@@ -4,6 +4,7 @@
 #include "daemon/log.h"
 #include "daemon/pages.h"
 #include "daemon/pipeline.h"
+#include "daemon/reload.h"
 #include "daemon/rule_watch.h"
 #include "daemon/status.h"
 
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Threads of the pool that are not workers: file reads, spool, cursors, name lookups. */
@@ -20,12 +22,14 @@
 /* A budget of memory below this gets the heap that keeps little: see service_prepare(). */
 #define HEAP_LEAN_BELOW ((uint64_t)64 << 20)
 
-static const int signal_numbers[] = { SIGTERM, SIGINT, SIGUSR1 };
+static const int signal_numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
 #define SIGNALS (sizeof(signal_numbers) / sizeof(*signal_numbers))
 
 struct service {
     uv_loop_t loop;
     struct pipeline *pipeline;
+    struct reload *reload;           /* NULL: the configuration is not read again */
+    struct rule_watch *watch;
     struct pages *pages;
     uv_signal_t signals[SIGNALS];
     uv_timer_t beat;                               /* watchdog and status line */
@@ -68,6 +72,11 @@ void service_hold_signals(void)
     signals_mask(SIG_BLOCK);
 }
 
+static const char *signal_word(int number)
+{
+    return number == SIGTERM ? "TERM" : number == SIGINT ? "INT" : "HUP";
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct service *service = handle->data;
@@ -76,14 +85,49 @@ static void on_signal(uv_signal_t *handle, int number)
         service_log_counters(service);
         return;
     }
+    if (number == SIGHUP && service->reload != NULL) {
+        reload_ask(service->reload);
+        return;
+    }
     if (service->stopping) {
         log_line(LOG_WARN, "stopping at once; what is not delivered or spooled will be read again", NULL);
         _exit(1);
     }
     service->stopping = true;
-    log_line(LOG_NOTE, "stopping", "signal", number == SIGTERM ? "TERM" : "INT", NULL);
+    log_line(LOG_NOTE, "stopping", "signal", signal_word(number), NULL);
+    if (service->reload != NULL)
+        reload_stop(service->reload);
     sd_notify(0, "STOPPING=1\nSTATUS=stopping: delivering or spooling what is in flight");
     pipeline_stop(service->pipeline);
+}
+
+/* systemd waits for the READY that belongs to this RELOADING; MONOTONIC_USEC tells which that is. */
+static void on_reload_begun(void *arg)
+{
+    struct timespec now;
+
+    (void)arg;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reading the configuration again",
+               (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+}
+
+static void service_say_status(struct service *service, const char *more);
+
+static void on_reload_ended(void *arg, struct settings *settings, const struct settings *before)
+{
+    struct service *service = arg;
+
+    if (before != NULL) {
+        log_set_level((enum log_level)settings_log_level(settings));
+        pages_take(service->pages, settings);
+        if (rule_watch_is_over(service->watch)) {
+            rule_watch_close(service->watch);
+            service->watch = rule_watch_start(settings, before, &service->loop);
+        }
+    }
+    if (!service->stopping)
+        service_say_status(service, "\nREADY=1");
 }
 
 /* The loop turns, or this timer would not fire; what is left to ask is whether the pool does. A job that takes longer than
@@ -92,14 +136,23 @@ static void on_beat(uv_timer_t *timer)
 {
     struct service *service = timer->data;
     uint64_t since = pipeline_busy_since(service->pipeline);
-    struct status status;
-    char sentence[256];
     bool alive = service->watchdog_ms > 0 && (since == 0 || uv_now(&service->loop) - since < service->watchdog_ms);
 
+    service_say_status(service, alive ? "\nWATCHDOG=1" : "");
+}
+
+static void service_say_status(struct service *service, const char *more)
+{
+    struct status status;
+    char sentence[256];
+
     pipeline_see(service->pipeline, &status);
+    if (service->reload != NULL)
+        reload_see(service->reload, &status);
     status_sentence(&status, sentence, sizeof(sentence));
+    sd_notifyf(0, "STATUS=%s%s%s", sentence, status.config_good ? "" : "; the last reload failed, the configuration from before goes on",
+               more);
     status_free(&status);
-    sd_notifyf(0, "STATUS=%s%s", sentence, alive ? "\nWATCHDOG=1" : "");
 }
 
 static void service_stopped(void *arg)
@@ -157,7 +210,6 @@ int service_run(const struct service_conf *conf)
         .settings = conf->settings, .loop = &service.loop, .state_dir = conf->state_dir, .once = conf->once,
         .on_stopped = service_stopped, .arg = &service,
     };
-    struct rule_watch *watch;
     struct pen_error err = { 0 };
     bool all_delivered;
 
@@ -172,9 +224,14 @@ int service_run(const struct service_conf *conf)
     }
     log_to_journal();
     service_arm(&service);
-    watch = rule_watch_start(conf->settings, &service.loop);
-    if (!conf->once)
-        service.pages = pages_open(conf->settings, &service.loop, conf->state_dir, service.pipeline);
+    service.watch = rule_watch_start(conf->settings, NULL, &service.loop);
+    if (conf->path != NULL) {
+        service.reload = reload_new(&(struct reload_conf){
+            .path = conf->path, .settings = conf->settings, .pipeline = service.pipeline,
+            .on_begun = on_reload_begun, .on_ended = on_reload_ended, .arg = &service,
+        });
+        service.pages = pages_open(conf->settings, &service.loop, conf->state_dir, service.pipeline, service.reload);
+    }
     pipeline_start(service.pipeline);
     sd_notify(0, "READY=1");
     while (!service.stopped)
@@ -184,7 +241,8 @@ int service_run(const struct service_conf *conf)
     all_delivered = pipeline_all_delivered(service.pipeline);
     pages_close(service.pages);
     pipeline_close(service.pipeline);
-    rule_watch_close(watch);
+    reload_free(service.reload);
+    rule_watch_close(service.watch);
     uv_run(&service.loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&service.loop) != 0)
         log_line(LOG_WARN, "something inside was left open at the stop: a defect worth a report, nothing is lost", NULL);

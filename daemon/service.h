@@ -2,6 +2,7 @@
  * service.h - a pipeline as a process: loop, signals, systemd. `run` and `replay` are this with other settings.
  *
  *   SIGTERM, SIGINT   stop: deliver or spool, save, exit (a second one: exit at once; nothing that was safe is lost)
+ *   SIGHUP            reads the configuration again (reload.h); where there is none to read, it is as SIGTERM
  *   SIGUSR1           the counters, as log lines
  */
 #ifndef DAEMON_SERVICE_H
@@ -10,7 +11,8 @@
 #include "daemon/settings.h"
 
 struct service_conf {
-    const struct settings *settings;
+    struct settings *settings;       /* shared */
+    const char *path;                /* of the configuration, to be read again; NULL: it never is */
     const char *state_dir;
     bool once;
 };

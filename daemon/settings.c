@@ -51,7 +51,8 @@ const struct pen_option daemon_options[] = {
     { "cursor_save", PEN_MS, AT(cursor_save_ms), .fallback = "1s", .min = 10, .max = 5 * MINUTE,
       .help = "Cursors are saved at most this often; what lies between is read again after a crash." },
     { "stop_wait", PEN_MS, AT(stop_ms), .fallback = "8s", .min = 100, .max = 10 * MINUTE,
-      .help = "Time that batches in flight get at stop before they are spooled; keep the unit's TimeoutStopSec above it." },
+      .help = "Time that batches in flight get at stop before they are spooled, and each step of a reload; keep the unit's "
+              "TimeoutStopSec above it." },
     { "listen", PEN_TEXT, AT(listen),
       .help = "Address and port of the status page, metrics and health, such as 127.0.0.1:9101; without it there is none. It is "
               "read-only and asks for no password: anyone who reaches it may look." },
@@ -420,6 +421,7 @@ int settings_read(struct settings **ret, const char *path, conf_report report, v
 
     if (settings == NULL)
         return pen_error_set(err, UV_ENOMEM, "out of memory");
+    settings->holders = 1;
     r = conf_read(&settings->conf, path, report, arg, err);
     if (r < 0)
         goto fail;
@@ -512,8 +514,14 @@ int settings_replay(struct settings *settings, const char *name, char *const *pa
 
 void settings_free(struct settings *settings)
 {
-    if (settings == NULL)
+    if (settings == NULL || --settings->holders > 0)
         return;
     conf_free(settings->conf);
     free(settings);
+}
+
+struct settings *settings_share(struct settings *settings)
+{
+    settings->holders++;
+    return settings;
 }

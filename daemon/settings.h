@@ -59,6 +59,7 @@ struct sink_settings {               /* rows every sink has */
 };
 
 struct settings {
+    unsigned holders;
     struct conf *conf;
     struct daemon_settings daemon;
     struct source_settings sources[SETTINGS_SOURCES_MAX];
@@ -70,7 +71,9 @@ struct settings {
 /* Reads everything and reports every mistake, plugins' rows included (their open() is not called). 0, or negative with err
  * set ("3 mistakes in /etc/penstock/penstock.conf"). */
 int settings_read(struct settings **ret, const char *path, conf_report report, void *arg, struct pen_error *err);
+/* The last of those who hold it frees it; copes with NULL. What a source or a sink was opened with must outlive it. */
 void settings_free(struct settings *settings);
+struct settings *settings_share(struct settings *settings);        /* one more to hold it */
 /* For commands that look at what lies on disk: the file's state_dir, whatever else is wrong with the file or missing in the
  * environment. The caller's to free. */
 int settings_state_dir(char **ret, const char *path, struct pen_error *err);
@@ -78,6 +81,24 @@ int settings_state_dir(char **ret, const char *path, struct pen_error *err);
  * sink, or to the named one alone (NULL: every). Each source's events go where the sinks' `events =` let them. */
 int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
                     const char *sink, struct pen_error *err);
+
+/* ---- What a reload changes: settings_compare.c ---- */
+
+/* The first key of [daemon] that differs and that only a restart changes; NULL: none. */
+const char *settings_fixed(const struct settings *old, const struct settings *new);
+/* A print of what lies in the files that the section names and that are read when it is opened: passwords, certificates. What
+ * is read anew for each token is not in it. Only good beside another one of this process. */
+struct settings_print {
+    unsigned char bytes[32];
+};
+void settings_print_files(struct settings_print *ret, struct pen_conf *section, const struct pen_option *rows);
+bool settings_prints_agree(const struct settings_print *a, const struct settings_print *b);
+/* `opened` is the print of when the old one was opened. */
+enum settings_change { SETTINGS_SAME, SETTINGS_ROWS /* of the daemon's own alone: the far end hears nothing of it */, SETTINGS_CHANGED };
+enum settings_change settings_compare_source(const struct source_settings *old, const struct settings_print *opened,
+                                             const struct source_settings *new);
+enum settings_change settings_compare_sink(const struct sink_settings *old, const struct settings_print *opened,
+                                           const struct sink_settings *new);
 
 /* The level that log_set_level() takes (daemon/log.h). */
 int settings_log_level(const struct settings *settings);

@@ -384,12 +384,54 @@ struct spool_place spool_place(const struct spool *spool)
     return (struct spool_place){ spool->next_number, 0 };
 }
 
+bool spool_has_lost(const struct spool *spool)
+{
+    return spool->has_lost;
+}
+
 uint64_t spool_lost(struct spool *spool, uint32_t row)
 {
     uint64_t lost = spool->lost[row];
 
     spool->lost[row] = 0;
+    if (row == spool_last_row(spool))              /* whoever asks asks for all, in order */
+        spool->has_lost = false;
     return lost;
+}
+
+/* ---- Change ---- */
+
+static bool words_differ(const char *a, const char *b)
+{
+    return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
+}
+
+void spool_change(struct spool *spool, const struct spool_conf *conf)
+{
+    spool->turn |= words_differ(spool->conf.schema, conf->schema) || words_differ(spool->conf.type, conf->type) ||
+        spool->conf.keys != conf->keys;
+    spool->conf.schema = conf->schema;
+    spool->conf.type = conf->type;
+    spool->conf.keys = conf->keys;
+    spool->conf.bytes_max = conf->bytes_max;
+    spool->conf.compress = conf->compress;
+}
+
+void spool_turn(struct spool *spool)
+{
+    struct segment *last = TAILQ_LAST(&spool->segments, segments);
+
+    assert(!spool->appending);
+    spool->turn = false;
+    if (last == NULL || last->sealed)
+        return;
+    if (spool->write_fd >= 0) {                    /* gives back what was allocated ahead; else the next start does */
+        (void)!io->ftruncate(spool->write_fd, (off_t)last->size);
+        spool_segment_set_bytes(spool, last, spool_fd_bytes(spool->write_fd));
+    }
+    spool_close_write(spool);
+    last->sealed = true;
+    spool_retire(spool);
 }
 
 /* ---- Settling ---- */

@@ -41,11 +41,16 @@ struct spool_conf {
 int spool_open(struct spool **ret, const struct spool_conf *conf, struct pen_error *err);
 void spool_close(struct spool *spool);            /* copes with NULL; no job may be out */
 
+/* What a reload may change: the cap, the compression, the keys, and what the messages are. Takes effect with the next append; what
+ * is told in a segment's head, with a new segment. */
+void spool_change(struct spool *spool, const struct spool_conf *conf);
+
 uint64_t spool_bytes(const struct spool *spool);                          /* on disk, in whole blocks; 0 when empty */
 uint64_t spool_messages(const struct spool *spool, uint32_t row);         /* not settled */
 uint64_t spool_untaken(const struct spool *spool);                        /* messages still to be read back */
 bool spool_is_empty(const struct spool *spool);                           /* nothing unsettled */
 uint64_t spool_damaged(const struct spool *spool);                        /* stretches passed over since the start */
+bool spool_has_lost(const struct spool *spool);                           /* some row has what the next tells */
 /* Messages of this row that turned out to be unreadable since the last call. */
 uint64_t spool_lost(struct spool *spool, uint32_t row);
 struct spool_place spool_place(const struct spool *spool);                /* to be saved */

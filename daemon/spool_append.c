@@ -94,13 +94,19 @@ static void header_begin(struct segment_header *header, const struct spool *spoo
 
 struct spool_append *spool_append_new(struct spool *spool, struct part *const *parts, uint32_t count, uint32_t *taken)
 {
-    struct segment *last = TAILQ_LAST(&spool->segments, segments);
-    bool fresh = last == NULL || last->sealed;
-    uint64_t room = fresh ? 0 : last->room, end = fresh ? SEGMENT_BEGIN : last->size;
     struct spool_append *append;
+    struct segment *last;
+    uint64_t room, end;
     uint32_t fit;
+    bool fresh;
 
     assert(!spool->appending);
+    if (spool->turn)
+        spool_turn(spool);
+    last = TAILQ_LAST(&spool->segments, segments);
+    fresh = last == NULL || last->sealed;
+    room = fresh ? 0 : last->room;
+    end = fresh ? SEGMENT_BEGIN : last->size;
     fit = *taken = spool_fit(spool, parts, count, room, &end);
     if (fit == 0)
         return NULL;

@@ -51,6 +51,8 @@ struct spool {
     uint64_t damaged, next_number;
     uint64_t *rows;                  /* unsettled messages, taken ones too */
     uint64_t *lost;                  /* by rows: messages of frames that could not be read back */
+    bool has_lost;                   /* one of them is not 0 */
+    bool turn;                       /* the last segment's head no longer says what is appended: the next one begins */
     int write_fd;                    /* of the last segment, while it is not sealed; else -1 */
     struct segment_header write_header;    /* of the same */
     bool appending, reading;
@@ -72,6 +74,7 @@ void spool_segment_set_bytes(struct spool *spool, struct segment *segment, uint6
 /* Puts the frame with those that are taken; it goes by spool_settle(). */
 struct spool_frame *spool_frame_take(struct spool *spool, struct segment *segment, const struct segment_frame *found);
 void spool_close_write(struct spool *spool);      /* nothing more will be appended to the last segment */
+void spool_turn(struct spool *spool);             /* the same where a new one is due; no append may be out */
 /* Segments go once they are sealed, read to their end, and settled; the oldest first. */
 void spool_retire(struct spool *spool);
 /* Where nothing unsettled is left the open segment goes too, so that an empty spool is an empty folder. */

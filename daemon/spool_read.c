@@ -213,6 +213,7 @@ static void segment_finish(struct spool *spool, struct segment *segment)
         return;
     for (uint32_t row = 0; segment->rows != NULL && row < spool->conf.rows; row++) {
         spool->lost[row] += segment->rows[row];
+        spool->has_lost = true;
         spool->rows[row] -= segment->rows[row];
         segment->rows[row] = 0;
     }
@@ -243,6 +244,7 @@ static bool read_advance(struct spool_read *read)
     if (segment->rows == NULL) {                   /* of this life: at the segment's end, when it is known whose they were */
         spool->rows[spool_last_row(spool)] -= lost;
         spool->lost[spool_last_row(spool)] += lost;
+        spool->has_lost = true;
     }
     segment_finish(spool, segment);
     return good;

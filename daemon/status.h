@@ -68,6 +68,9 @@ struct status {
     uint64_t jobs, workers;
     uint64_t unsaved;                /* 1: the cursors could not be saved */
     uint64_t ready;                  /* health's: 1 */
+    uint64_t config_loaded_ms;       /* reload's: when the configuration in effect was read, since 1970 */
+    uint64_t config_good;            /* reload's: 1; 0: the last reload failed, and the configuration from before goes on */
+    uint64_t reloads;                /* reload's: that have ended */
     struct status_source *sources;
     uint32_t source_count;
     struct status_sink *sinks;

@@ -3,14 +3,13 @@
  *
  * The socket belongs to the daemon's user: root and that user may ask.
  */
+#include "daemon/ask.h"
 #include "daemon/commands.h"
 #include "daemon/json.h"
-#include "daemon/pages.h"
+#include "daemon/settings.h"
 #include "daemon/status_view.h"
 #include "daemon/words.h"
 
-#include <curl/curl.h>
-#include <errno.h>
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,8 +19,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define ANSWER_MAX ((size_t)64 * 1024 * 1024)      /* 256 sources to 32 sinks each are some 2 MB */
-#define ANSWER_SECONDS 10L
 #define EVERY_MS 1000
 
 static const char status_usage[] =
@@ -45,56 +42,6 @@ static const char top_usage[] =
 
 /* ---- Asking ---- */
 
-static size_t on_body(char *data, size_t size, size_t count, void *arg)
-{
-    struct buf *body = arg;
-
-    if (body->size + size * count > ANSWER_MAX)
-        return 0;
-    buf_add(body, data, size * count);
-    return size * count;
-}
-
-static int ask_failed(CURL *curl, CURLcode code, const char *state_dir, struct pen_error *err)
-{
-    long number = 0;
-
-    (void)curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &number);
-    if (code == CURLE_COULDNT_CONNECT && (number == EACCES || number == EPERM))
-        return pen_error_set(err, UV_EACCES, "%s/" PAGES_SOCKET " is the daemon's user's: try as root", state_dir);
-    if (code == CURLE_COULDNT_CONNECT)
-        return pen_error_set(err, UV_ENOENT, "no daemon answers in %s: it does not run, or runs with another state_dir", state_dir);
-    return pen_error_set(err, UV_EIO, "the daemon does not answer as it should: %s", curl_easy_strerror(code));
-}
-
-static int ask(const char *state_dir, struct buf *body, struct pen_error *err)
-{
-    CURL *curl = curl_easy_init();
-    char path[4096];
-    CURLcode code;
-    long status = 0;
-    int r = 0;
-
-    if (curl == NULL)
-        abort();
-    (void)snprintf(path, sizeof(path), "%s/" PAGES_SOCKET, state_dir);
-    body->size = 0;
-    (void)curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
-    (void)curl_easy_setopt(curl, CURLOPT_URL, "http://localhost/status.json");
-    (void)curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(curl, CURLOPT_TIMEOUT, ANSWER_SECONDS);
-    (void)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
-    (void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
-    code = curl_easy_perform(curl);
-    if (code != CURLE_OK)
-        r = ask_failed(curl, code, state_dir, err);
-    else if (curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status) != CURLE_OK || status != 200)
-        r = pen_error_set(err, UV_EIO, "the daemon answers with status %ld: is it another version?", status);
-    curl_easy_cleanup(curl);
-    return r;
-}
-
 /* One answer, parsed. */
 struct answer {
     struct buf body;
@@ -106,7 +53,7 @@ struct answer {
 static int answer_get(struct answer *answer, const char *state_dir, struct pen_error *err)
 {
     const char *why;
-    int r = ask(state_dir, &answer->body, err);
+    int r = ask(state_dir, "/status.json", &answer->body, err);
 
     answer->there = false;
     if (r < 0)

@@ -315,7 +315,8 @@ static void view_arrival(struct view *view, const struct pen_json *sink)
 static void view_head(struct view *view)
 {
     const struct pen_json daemon = pen_json_get(view->now, "daemon"), flag = pen_json_get(view->now, "ready");
-    bool ready = false;
+    const struct pen_json good = pen_json_get(&daemon, "config_good");
+    bool ready = false, good_known = pen_json_type(&good) != PEN_JSON_MISSING;
 
     (void)pen_json_bool(&flag, &ready);
     view_paint(view, PAINT_HEAD);
@@ -331,6 +332,8 @@ static void view_head(struct view *view)
     (void)view_text(view, pen_json_text(&daemon, "flow"), 20);
     if (number(&daemon, "unsaved") > 0)
         BUF_LITERAL(view->out, "; the cursors cannot be saved");
+    if (good_known && number(&daemon, "config_good") == 0)
+        buf_text(view->out, "; the last reload failed, the configuration of %s ago goes on", span(age_ms(view, &daemon, "config_loaded")).text);
     BUF_LITERAL(view->out, "\n\n");
 }
 

@@ -211,7 +211,7 @@ static void saver_collect(struct saver *saver)
     saver->collect(saver->arg, &saver->change);
 }
 
-static bool saver_pending(const struct saver *saver)
+bool saver_is_pending(const struct saver *saver)
 {
     return saver->change.row_count > 0 || saver->change.place_count > 0;
 }
@@ -220,9 +220,9 @@ void saver_save(struct saver *saver, bool last)
 {
     if (saver->since_ms > 0)
         return;
-    if (last || !saver_pending(saver))
+    if (last || !saver_is_pending(saver))
         saver_collect(saver);
-    if (!saver_pending(saver))
+    if (!saver_is_pending(saver))
         return;
     saver->since_ms = uv_now(saver->loop);
     uv_queue_work(saver->loop, &saver->work, on_save_work, on_save_done);

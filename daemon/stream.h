@@ -74,6 +74,7 @@ void saver_init(struct saver *saver);             /* after the public members ar
  * that could not be saved is tried again before anything new is collected, so that a full disk does not fill the memory;
  * only the last save, at the stop, takes both. */
 void saver_save(struct saver *saver, bool last);
+bool saver_is_pending(const struct saver *saver); /* something that was collected is not saved yet */
 void saver_free(struct saver *saver);
 
 #endif

@@ -164,7 +164,7 @@ static void answer_make(struct web *web, struct answer *answer, const struct web
         MHD_destroy_response(answer->response);
     answer->status = page->render(web->conf.arg, &body);
     buf_char(&body, '\0');                         /* so that there is memory, even for nothing */
-    answer->until_ms = now_ms(web) + FRESH_MS + body.size / FRESH_BYTES_PER_MS;
+    answer->until_ms = page->own ? 0 : now_ms(web) + FRESH_MS + body.size / FRESH_BYTES_PER_MS;
     answer->response = MHD_create_response_from_buffer(body.size - 1, body.data, MHD_RESPMEM_MUST_FREE);
     if (answer->response == NULL)
         abort();
@@ -201,7 +201,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         return refuse(connection, MHD_HTTP_MISDIRECTED_REQUEST,
                       "this name is not known here; listen_names in the configuration takes it\n");
     for (size_t i = 0; web->conf.pages[i].path != NULL; i++) {
-        if (strcmp(path, web->conf.pages[i].path) != 0)
+        if (strcmp(path, web->conf.pages[i].path) != 0 || (web->conf.pages[i].own && door->port))
             continue;
         answer_make(web, &web->answers[i], &web->conf.pages[i]);
         return MHD_queue_response(connection, (unsigned)web->answers[i].status, web->answers[i].response);

@@ -27,6 +27,7 @@
 struct web_page {
     const char *path, *type;
     int (*render)(void *arg, struct buf *out);     /* the answer's HTTP status */
+    bool own;                        /* at the socket alone, and made anew for everyone who asks */
 };
 
 struct web_conf {                    /* all of it is borrowed for the object's life */

@@ -4,7 +4,7 @@ _penstock()
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= files=
 
     case $COMP_CWORD:${COMP_WORDS[1]} in
-    1:*) words="run check parse replay dead spool dcr status top version help" ;;
+    1:*) words="run check parse replay dead spool dcr reload status top version help" ;;
     *:run)
         case $prev in
         -c|--config) compopt -o default; return ;;
@@ -58,6 +58,12 @@ _penstock()
         esac
         [ "${cur:0:1}" = - ] && words="--config --sink --bicep --principal --help"
         ;;
+    *:reload)
+        case $prev in
+        -c|--config) compopt -o default; return ;;
+        esac
+        [ "${cur:0:1}" = - ] && words="--config --help"
+        ;;
     *:status)
         case $prev in
         -c|--config) compopt -o default; return ;;
@@ -73,7 +79,7 @@ _penstock()
     *:version)
         ;;
     *:help)
-        words="run check parse replay dead spool dcr status top version"
+        words="run check parse replay dead spool dcr reload status top version"
         ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$cur"))

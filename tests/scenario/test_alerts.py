@@ -91,6 +91,7 @@ tests:
       - { series: 'penstock_spool_max_bytes{instance="a",sink="fine"}', values: '2e8x60' }
       - { series: 'penstock_arrival_differs{instance="a",sink="fine"}', values: '0x60' }
       - { series: 'penstock_arrival_differs{instance="a",sink="slow"}', values: '0x30 1x30' }
+      - { series: 'penstock_config_last_reload_successful{instance="a"}', values: '1x30 0x30' }
       - { series: 'penstock_messages_dead_total{instance="a",sink="siem",source="logs"}', values: '0x50 3x10' }
     alert_rule_test:
       - { eval_time: 3m, alertname: PenstockNotReady }
@@ -98,6 +99,7 @@ tests:
           exp_annotations: { summary: "Data stands still in Penstock on b", description: "`penstock status` or /readyz says which source or sink, and since when." } }] }
       - { eval_time: 5m, alertname: PenstockSinkRefused }
       - { eval_time: 40m, alertname: PenstockDeadLetters }
+      - { eval_time: 30m, alertname: PenstockReloadFailed }
     promql_expr_test:
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockSinkRefused",alertstate="firing"})', eval_time: 20m,
           exp_samples: [{ labels: '{sink="siem"}', value: 1 }] }
@@ -105,6 +107,8 @@ tests:
           exp_samples: [{ labels: '{sink="slow"}', value: 1 }] }
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockNotAllArrives",alertstate="firing"})', eval_time: 50m,
           exp_samples: [{ labels: '{sink="slow"}', value: 1 }] }
+      - { expr: 'count by (instance) (ALERTS{alertname="PenstockReloadFailed",alertstate="firing"})', eval_time: 50m,
+          exp_samples: [{ labels: '{instance="a"}', value: 1 }] }
       - { expr: 'count by (sink) (ALERTS{alertname="PenstockDeadLetters",alertstate="firing"})', eval_time: 55m,
           exp_samples: [{ labels: '{sink="siem"}', value: 1 }] }
 ''')

@@ -139,6 +139,26 @@ def test_from_a_bare_debian_to_the_first_event(machine, package, far):
     assert 'msg="stopped"' in machine.journal()
 
 
+def test_a_reload_holds_or_fails_and_never_restarts(machine, package, far):
+    """`systemctl reload` waits for the daemon's own word, in the sandbox; a file that will not do is a reload that failed."""
+    installed(machine, package)
+    far.configure()
+    machine.run('systemctl', 'start', 'penstock')
+    process, state = machine.property('MainPID'), machine.property('ActiveState')
+    far.configure(memory='80M')
+    machine.run('systemctl', 'reload', 'penstock')
+    assert 'msg="the configuration was reloaded"' in machine.journal()
+    assert (machine.property('MainPID'), machine.property('ActiveState')) == (process, state) == (process, 'active')
+    far.configure(memory='lots')
+    machine.run('systemctl', 'reload', 'penstock', check=False)
+    wait_until(lambda: status(machine, 'the last reload failed'), 30, 'the status line', machine)
+    assert (machine.property('MainPID'), machine.property('ActiveState')) == (process, 'active')
+    made = write_activity(machine, 'a.json', 20)
+    wait_until(lambda: far.end.count() == made.events, 30, 'the events', machine)
+    machine.run('systemctl', 'stop', 'penstock')
+    assert machine.property('Result') == 'success'
+
+
 def test_a_secret_may_be_sealed_to_the_machine(machine, package, far):
     installed(machine, package)
     far.configure('LoadCredentialEncrypted=sentinel:/etc/penstock/credentials/sentinel.cred')
