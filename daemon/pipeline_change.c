@@ -421,17 +421,16 @@ static void change_stop(struct change *change)
     on_part(change);
 }
 
-/* The streams of what leaves are closed, and all of them is safe: the save that takes the last change of each frees it. */
+/* All of what leaves is safe, and its rows say so. */
 static bool change_saved(const struct change *change)
 {
     const struct pipeline *pipeline = change->pipeline;
+    const struct stream *stream;
 
-    if (pipeline->saver.since_ms > 0)
-        return false;
-    for (uint32_t i = 0; i < pipeline->host_count; i++)
-        if (pipeline->hosts[i]->leaving && pipeline->hosts[i]->streams.count > 0)
+    TAILQ_FOREACH(stream, &pipeline->saver.unsaved, unsaved)
+        if (stream->host->leaving)
             return false;
-    return !saver_is_pending(&pipeline->saver);
+    return pipeline->saver.since_ms == 0 && !saver_is_pending(&pipeline->saver);
 }
 
 static void change_settle(struct change *change)

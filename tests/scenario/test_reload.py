@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -503,3 +504,45 @@ def test_who_asks_is_told_why_there_is_no_answer(tmp_path, penstock, far_end):
     assert done.returncode == 1 and 'no daemon answers' in done.stderr
     assert reload(daemon, '-c', tmp_path / 'none').returncode == 2
     assert reload(daemon, 'now').returncode == 2
+
+
+@pytest.mark.kafka
+def test_a_topic_is_read_on_where_it_was_and_another_one_without_a_pause(tmp_path, penstock, broker, far_end):
+    """A source of a topic changes under load: its successor begins at the offsets that were committed. One that is not touched
+    keeps its connections, and its group its one member."""
+    for topic in ('reload-turning', 'reload-steady'):
+        broker.create_topic(topic, partitions=2)
+
+    def topic(name, **more):
+        return f'source {name}', {'type': 'kafka', 'bootstrap': broker.bootstrap, 'topic': f'reload-{name}', 'group': f'reload-{name}', **more}
+
+    def sections(wait_ms):
+        return topic('turning', **{'kafka.fetch.wait.max.ms': wait_ms}), topic('steady'), far_end.sink(**QUICK)
+    daemon = up(penstock(*sections(50)))
+    over, sent = threading.Event(), {'turning': 0, 'steady': 0}
+
+    def produce():
+        with contextlib.ExitStack() as stack:
+            pipes = {name: stack.enter_context(subprocess.Popen(
+                ['kcat', '-b', broker.bootstrap, '-P', '-t', f'reload-{name}', '-X', 'linger.ms=5'], stdin=subprocess.PIPE)) for name in sent}
+            while not over.wait(0.005):
+                for name, pipe in pipes.items():
+                    pipe.stdin.write(json.dumps({'time': '2026-11-22T00:00:00Z', 'from': name, 'n': sent[name]}).encode() + b'\n')
+                    pipe.stdin.flush()
+                    sent[name] += 1
+    writer = threading.Thread(target=produce)
+    writer.start()
+    try:
+        wait_until(lambda: far_end.count() > 50, daemon=daemon)
+        clients = connections(daemon, int(broker.bootstrap.rsplit(':', 1)[1]))
+        for n in range(4):
+            wait_until(lambda: total(daemon.counters(), 'read', source='turning') > (n + 1) * 50, 60, daemon=daemon)
+            daemon.configure(*sections(60 + n))
+            assert reloaded(daemon) == ['source turning: changed', '2 untouched']
+        assert clients & connections(daemon, int(broker.bootstrap.rsplit(':', 1)[1]))
+    finally:
+        over.set()
+        writer.join()
+    wait_until(lambda: far_end.distinct() >= sum(sent.values()), 60, 'all to arrive', daemon)
+    assert daemon.stop() == 0
+    each_once(far_end, sum(sent.values()))

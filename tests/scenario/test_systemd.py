@@ -32,7 +32,7 @@ def test_exposure_is_low():
 def test_systemd_understands_it(tmp_path):
     """Nothing is unknown or misspelt; the program and the page stand in, since neither is installed here."""
     unit = tmp_path / 'penstock.service'
-    text = UNIT.read_text().replace('ExecStart=/usr/bin/penstock ', 'ExecStart=/bin/true ')
+    text = re.sub(r'^(Exec\w+)=/usr/bin/penstock ', r'\1=/bin/true ', UNIT.read_text(), flags=re.M)
     unit.write_text(re.sub(r'^Documentation=.*\n', '', text, flags=re.M))
     verified = analyze('verify', '--man=no', unit)
     complaints = [line for line in verified.stderr.splitlines() if 'penstock' in line]

@@ -181,6 +181,22 @@ static void test_one_listing_that_failed_is_forgotten(void **state)
     assert_true(world.status.ready);
 }
 
+/* A reload turned the sources round: each has the past of its name. */
+static void test_a_reload_moves_nobodys_past(void **state)
+{
+    struct status_source both[2] = { { .name = "new", .bytes = 5 }, { .name = "logs", .unread = 8 << 20 } };
+
+    (void)state;
+    world.source.unread = 8 << 20;
+    pass(4, NULL);
+    world.status.sources = both;
+    world.status.source_count = 2;
+    pass(2, NULL);
+    assert_false(world.status.ready);
+    assert_true(both[1].stalled_ms >= 5 * MINUTE && both[0].stalled_ms == 0);
+    reasons_have("source logs: nothing was read");
+}
+
 static void test_never(void **state)
 {
     (void)state;
@@ -204,6 +220,7 @@ int main(void)
         cmocka_unit_test_setup(test_more_than_any_record_is_a_stall, begin),
         cmocka_unit_test_setup(test_source_that_cannot_be_read, begin),
         cmocka_unit_test_setup(test_one_listing_that_failed_is_forgotten, begin),
+        cmocka_unit_test_setup(test_a_reload_moves_nobodys_past, begin),
         cmocka_unit_test_setup(test_never, begin),
     };
 

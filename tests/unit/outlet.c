@@ -744,6 +744,158 @@ static void test_always_spools(void **state)
     bench_close();
 }
 
+/* ---- Changes under way ---- */
+
+/* Another sink, which takes what it is lent when it is asked to. */
+static struct pen_batch *other_held[4];
+static unsigned other_count;
+
+static const struct pen_limits *other_limits(void *self)
+{
+    static const struct pen_limits limits = { .bytes_max = 500, .messages_max = 20, .in_flight_max = 2, .memory = 777 };
+
+    (void)self;
+    return &limits;
+}
+
+static int other_open(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err)
+{
+    (void)host, (void)conf, (void)err;
+    *self = &other_count;
+    other_count = 0;
+    return 0;
+}
+
+static void other_submit(void *self, struct pen_batch *batch)
+{
+    (void)self;
+    other_held[other_count++] = batch;
+}
+
+static void other_deliver(void)
+{
+    struct pen_batch *batch = other_held[0];
+
+    memmove(other_held, other_held + 1, --other_count * sizeof(*other_held));
+    fake_answer(batch);
+}
+
+static void other_stop(void *self, void (*stopped)(void *), void *arg)
+{
+    (void)self;
+    assert_int_equal(other_count, 0);
+    stopped(arg);
+}
+
+static void other_close(void *self)
+{
+    (void)self;
+}
+
+static const struct pen_sink other_type = {
+    .size = sizeof(struct pen_sink), .name = "other", .schemas = fake_sink_schemas, .limits = other_limits, .open = other_open,
+    .submit = other_submit, .stop = other_stop, .close = other_close,
+};
+
+static void on_exchanged(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+/* What the old one was asked, it answers; all else is the new one's, in its order; and each has its memory back. */
+static void test_another_sink_takes_the_place(void **state)
+{
+    struct sink_settings settings = bench.settings;
+    struct pen_error err = { 0 };
+    bool exchanged = false;
+
+    (void)state;
+    fake_sink.limits.memory = 333;
+    fake.down = true;
+    bench_open(1);
+    settings.type = &other_type;
+    put(300);
+    assert_int_equal(outlet_prepare(bench.outlet, &settings, &err), 0);
+    outlet_hush(bench.outlet, true);
+    assert_int_equal(outlet_flying(bench.outlet), 1);
+    fake.down = false;
+    while (outlet_flying(bench.outlet) > 0)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_int_equal(fake_sink.submitted, 1);
+    outlet_exchange(bench.outlet, on_exchanged, &exchanged);
+    assert_true(exchanged);
+    outlet_take(bench.outlet, &settings, NULL, 2000);
+    assert_int_equal(outlet_sink_bytes(bench.outlet), 777);
+    assert_int_equal(other_count, 0);
+    outlet_hush(bench.outlet, false);
+    put(100);
+    outlet_flush(bench.outlet);
+    while (other_count > 0)
+        other_deliver();
+    assert_in_order(0, 400);
+    assert_int_equal(fake_sink.submitted, 1);
+    assert_int_equal(ledger(0)->count[LEDGER_DELIVERED], 400);
+    bench_close();
+}
+
+/* A reload that came to nothing: the second one is closed, and nobody has noticed. */
+static void test_another_sink_that_is_not_wanted_after_all(void **state)
+{
+    struct sink_settings settings = bench.settings;
+    struct pen_error err = { 0 };
+    bool abandoned = false;
+
+    (void)state;
+    bench_open(1);
+    settings.type = &other_type;
+    assert_int_equal(outlet_prepare(bench.outlet, &settings, &err), 0);
+    outlet_hush(bench.outlet, true);
+    put(100);
+    outlet_hush(bench.outlet, false);
+    outlet_abandon(bench.outlet, on_exchanged, &abandoned);
+    assert_true(abandoned);
+    turn_until_idle();
+    assert_in_order(0, 100);
+    bench_close();
+}
+
+/* All in memory is at its end or on disk, whatever the far end does, and then it goes on as ever. */
+static void test_drained_it_holds_nothing_in_memory_alone(void **state)
+{
+    (void)state;
+    fake.down = true;
+    bench_open(1);
+    put(300);
+    assert_int_equal(outlet_held_all(bench.outlet), 300);
+    outlet_drain(bench.outlet, true);
+    while (outlet_held_all(bench.outlet) > 0)
+        uv_run(&bench.loop, UV_RUN_ONCE);
+    assert_int_equal(bench.runs_open, 0);
+    assert_int_equal(ledger(0)->count[LEDGER_SPOOLED], 300);
+    outlet_drain(bench.outlet, false);
+    fake.down = false;
+    put(50);
+    turn_until_idle();
+    assert_in_order(0, 350);
+    assert_int_equal(outlet_state(bench.outlet), OUTLET_OPEN);
+    bench_close();
+}
+
+/* The row of a source that left is given to another: what it had counts as an earlier life's, and the sums stay. */
+static void test_a_row_is_given_to_another_source(void **state)
+{
+    (void)state;
+    bench_open(1);
+    put(40);
+    outlet_drop(bench.outlet, 0);
+    turn_until_idle();
+    outlet_row_renew(bench.outlet, 0);
+    assert_int_equal(ledger_taken(ledger(0)), 0);
+    assert_int_equal(ledger(1)->count[LEDGER_DELIVERED], 40);
+    assert_int_equal(ledger(1)->count[LEDGER_DROPPED], 1);
+    bench_close();
+}
+
 static void test_each_answer_is_taken(void **state)
 {
     enum pen_outcome outcomes[] = { PEN_DELIVERED, PEN_REJECTED, PEN_RETRY, PEN_DELIVERED };
@@ -887,6 +1039,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_disk_in_trouble_is_left_alone, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_full_spool_drops_the_oldest, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_always_spools, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_another_sink_takes_the_place, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_another_sink_that_is_not_wanted_after_all, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_drained_it_holds_nothing_in_memory_alone, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_row_is_given_to_another_source, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_each_answer_is_taken, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_named_delays_are_obeyed_and_bounded, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_an_answer_that_waits_for_the_disk_lets_nobody_pass, bench_setup, bench_teardown),

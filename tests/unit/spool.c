@@ -226,6 +226,34 @@ static void test_comes_back_in_order(void **state)
     assert_empty();
 }
 
+/* A head tells of the whole segment what its messages are, and whose key sealed them: where that changes, another one begins. */
+static void test_a_change_of_what_they_are_begins_a_segment(void **state)
+{
+    struct spool_conf conf;
+
+    (void)state;
+    bench_open(1, (struct spool_place){ 0 });
+    conf = bench.conf;
+    put_all(0, 2);
+    conf.bytes_max = 2 << 20;
+    spool_change(bench.spool, &conf);
+    put_all(2, 1);
+    assert_int_equal(files(), 1);
+    conf.schema = "raw";
+    spool_change(bench.spool, &conf);
+    put_all(3, 2);
+    assert_int_equal(files(), 2);
+    for (int n = 0; n < 5; n++)
+        assert_int_equal(take(0), n);
+    assert_empty();
+    conf.schema = "asim";
+    spool_change(bench.spool, &conf);
+    put_all(5, 1);                                 /* where there was none to be left */
+    assert_int_equal(files(), 1);
+    assert_int_equal(take(0), 5);
+    assert_empty();
+}
+
 static void test_two_lives_and_a_place(void **state)
 {
     struct spool_place place;
@@ -836,6 +864,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_comes_back_in_order, bench_setup, bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_change_of_what_they_are_begins_a_segment, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_two_lives_and_a_place, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_torn_tail_is_passed_over, bench_setup, bench_teardown),
         cmocka_unit_test_setup_teardown(test_damaged_head_costs_its_frame, bench_setup, bench_teardown),
