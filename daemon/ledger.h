@@ -4,7 +4,7 @@
  *     taken = held + spooled + delivered + dead + dropped
  *
  * A message enters a sink's ledger as held (or dropped, by the sink's `events =`) and only ever moves. The last row counts
- * what an earlier life left in the spool.
+ * what an earlier life left in the spool, and what sources counted whose row was given to another since.
  */
 #ifndef DAEMON_LEDGER_H
 #define DAEMON_LEDGER_H

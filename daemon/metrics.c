@@ -334,7 +334,7 @@ void metrics_explain(struct buf *out)
         "# Metrics\n\n"
         "What `/metrics` serves, and what to do when a number looks wrong. Written by `conf/manual-update`; a test holds it to the\n"
         "program. Counters begin at 0 with each start. `" STATUS_EARLIER "` in place of a source is what the spool kept of an\n"
-        "earlier run.\n\n"
+        "earlier run, and what sources brought that have left the configuration since.\n\n"
         "| metric | labels | what it is | when it looks wrong |\n"
         "|---|---|---|---|\n");
     for (const struct status_row *row = status_rows; row->metric != NULL; row++)

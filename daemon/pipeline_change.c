@@ -22,6 +22,7 @@
 #include "daemon/log.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ enum move { MOVE_KEPT, MOVE_ROWS, MOVE_CHANGED, MOVE_ADDED };
 static const char *const move_words[] = {
     [MOVE_KEPT] = NULL, [MOVE_ROWS] = "changed, and stays connected", [MOVE_CHANGED] = "changed", [MOVE_ADDED] = "added",
 };
+
+static const char *const step_words[] = { "quiet", "drain", "hush", "stop", "save", "settle", "abandon" };
 
 struct change {
     struct pipeline *pipeline;
@@ -90,7 +93,7 @@ static void change_enter(struct change *change, int step, uint32_t within_ms)
 {
     change->step = step;
     change->until_ms = pipeline_now_ms(change->pipeline) + within_ms;
-    log_line(LOG_TRACE, "a step of the change of configuration begins", "step", log_number((uint64_t)step), NULL);
+    log_line(LOG_TRACE, "a step of the change of configuration begins", "step", step_words[step], NULL);
 }
 
 /* ---- The end ---- */
@@ -355,8 +358,8 @@ static bool streams_are_safe(const struct source_host *host)
     return true;
 }
 
-/* NULL: all that must be is safe. Else the name of the sink that still holds some of it. */
-static const char *change_undrained(const struct change *change)
+/* NULL: none. Else one that still holds something which must be safe first. */
+static const struct outlet *change_holder(const struct change *change)
 {
     const struct pipeline *pipeline = change->pipeline;
 
@@ -364,18 +367,27 @@ static const char *change_undrained(const struct change *change)
         const struct outlet *outlet = pipeline->sinks[o].outlet;
 
         if (pipeline->sinks[o].goes && outlet_held_all(outlet) > 0)
-            return outlet_name(outlet);
+            return outlet;
         for (uint32_t h = 0; h < pipeline->host_count; h++)
             if (pipeline->hosts[h]->goes && outlet_held(outlet, pipeline->hosts[h]->row) > 0)
-                return outlet_name(outlet);
+                return outlet;
     }
     for (uint32_t i = 0; i < change->sink_count; i++)
         if (sink_turns(change, i) && outlet_held_all(change->sinks[i].outlet) > 0)
-            return outlet_name(change->sinks[i].outlet);
+            return change->sinks[i].outlet;
+    return NULL;
+}
+
+static bool change_drained(const struct change *change)
+{
+    const struct pipeline *pipeline = change->pipeline;
+
+    if (change_holder(change) != NULL)
+        return false;
     for (uint32_t h = 0; h < pipeline->host_count; h++)
         if (pipeline->hosts[h]->goes && !streams_are_safe(pipeline->hosts[h]))
-            return "all";
-    return NULL;
+            return false;
+    return true;
 }
 
 /* ---- Stop ---- */
@@ -557,15 +569,16 @@ static void change_swap(struct change *change)
 
 /* ---- Step by step ---- */
 
-static void change_fail_drain(struct change *change, const char *sink)
+static void change_fail_drain(struct change *change)
 {
+    const struct outlet *holder = change_holder(change);
     char why[256];
 
-    if (strcmp(sink, "all") == 0)
+    if (holder == NULL)
         (void)snprintf(why, sizeof(why), "not all that was read is safe yet; try again");
     else
         (void)snprintf(why, sizeof(why), "sink %.64s can neither deliver nor spool what it has in memory within stop_wait: see its spool and "
-                       "the disk", sink);
+                       "the disk", outlet_name(holder));
     change_abandon(change, UV_ETIMEDOUT, why);
 }
 
@@ -573,7 +586,6 @@ static void change_on(struct change *change)
 {
     struct pipeline *pipeline = change->pipeline;
     uint32_t stop_ms = pipeline->settings->daemon.stop_ms;
-    const char *undrained;
 
     switch (change->step) {
     case CHANGE_QUIET:
@@ -586,10 +598,9 @@ static void change_on(struct change *change)
         change_drain(change);
         /* fall through */
     case CHANGE_DRAIN:
-        undrained = change_undrained(change);
-        if (undrained != NULL) {
+        if (!change_drained(change)) {
             if (change_late(change))
-                change_fail_drain(change, undrained);
+                change_fail_drain(change);
             return;
         }
         if (pipeline->saver.trouble) {

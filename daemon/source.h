@@ -55,7 +55,7 @@ struct cursor {
     uint64_t word;                   /* framer's word at position */
 };
 
-/* All rows of this source, as they were at start; the texts are lent for the call. */
+/* All rows of this source, as they are when it starts; the texts are lent for the call. */
 void source_each_cursor(struct source_host *host, void (*each)(void *arg, const struct cursor *cursor), void *arg);
 
 /* name is for people and for keys of messages ("/srv/…/PT1H.json"); the pipeline puts the source's name before it. Opens
@@ -106,6 +106,8 @@ struct source_number {
 struct source_type {
     const char *name;                /* the value of `type =` */
     const struct pen_option *options;
+    /* A reload opens a source beside the one of the same name whose place it takes: nothing is read, joined or asked of the
+     * host's cursors before start(). One that was never started is stopped and closed like any other, but not settled. */
     int  (*open)(void **self, struct source_host *host, const struct pen_conf *conf, struct pen_error *err);
     void (*start)(void *self);
     /* The chunk is the source's again. consumed: bytes of it done with; the rest starts at the new stream_position().

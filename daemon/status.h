@@ -113,7 +113,7 @@ static inline uint64_t status_value(const struct status_row *row, const void *sc
 }
 
 extern const char *const flow_words[];                             /* by enum outlet_state */
-/* What spools hold from an earlier run has lost the name of its source. */
+/* What spools hold from an earlier run has lost the name of its source; and sources may have left the configuration. */
 #define STATUS_EARLIER "(earlier)"
 
 /* ---- For people ---- */

@@ -94,6 +94,8 @@ struct pen_sink {
     const struct pen_option *options;
     const char *const *schemas;      /* the schemas it takes, NULL-ended; the first is its default */
     const struct pen_limits *(*limits)(void *self);
+    /* A reload opens a sink beside the one of the same name whose place it takes; that one is stopped before this is lent
+     * anything. */
     int  (*open)(void **self, struct pen_host *host, const struct pen_conf *conf, struct pen_error *err);
     void (*submit)(void *self, struct pen_batch *batch);           /* never blocks, never fails */
     void (*stop)(void *self, void (*stopped)(void *), void *arg);  /* answer all in flight first (RETRY is an answer) */
