@@ -411,6 +411,7 @@ static void change_stop(struct change *change)
 {
     struct pipeline *pipeline = change->pipeline;
 
+    assert(pipeline->jobs_running == 0);
     for (uint32_t i = 0; i < pipeline->host_count; i++)
         pipeline->hosts[i]->leaving = pipeline->hosts[i]->goes;
     pipeline_recall(pipeline);
@@ -538,6 +539,7 @@ static void change_swap(struct change *change)
     uint32_t every = change->settings->daemon.cursor_save_ms;
     bool orphans = change->sink_count < pipeline->sink_count;
 
+    assert(pipeline->jobs_running == 0);           /* they read the plans */
     for (uint32_t i = 0; i < pipeline->sink_count; i++)
         orphans = orphans || pipeline->sinks[i].goes;
     swap_keys(change);

@@ -374,6 +374,20 @@ def test_with_the_far_end_down_the_rest_goes_to_the_spool(tmp_path, penstock, fa
     assert far_end.distinct() == growing.lines
 
 
+def test_a_request_under_way_is_waited_for(tmp_path, penstock, far_end):
+    """The far end takes longer than a sink that stops would wait: the sink changes once it has answered, and sends nothing twice."""
+    far_end.fault(do='slow', delay=4)
+    made = write_activity(tmp_path / 'a.json', 20)
+    daemon = up(penstock(files('logs', tmp_path / '*.json'), far_end.sink(**QUICK), stop_wait='2m'))
+    wait_until(lambda: total(daemon.counters(), 'submitted') == 1, daemon=daemon)
+    daemon.configure(files('logs', tmp_path / '*.json'), far_end.sink(in_flight=3, **QUICK), stop_wait='2m')
+    assert reloaded(daemon) == ['sink sentinel: changed', '1 untouched']
+    counters = daemon.counters()
+    assert (total(counters, 'delivered'), total(counters, 'submitted')) == (made.events, 1)
+    assert daemon.stop() == 0
+    each_once(far_end, made.events)
+
+
 def test_a_sink_that_leaves_leaves_its_spool_and_finds_it_again(tmp_path, penstock, far_end):
     made = write_activity(tmp_path / 'a.json', 20)
     away = ('sink away', {**far_end.sink()[1], **AWAY, 'endpoint': 'https://127.0.0.1:1'})
