@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,9 +15,11 @@ import urllib.request
 
 import pytest
 
+from azurite import FlowBlob, hour_name, now
 from farend import FarEnd
 from penstock import parse_line, total, wait_until
-from records import Maker, activity_line, write_activity
+from records import Maker, activity_line, nsg_record, write_activity
+from test_azure_blob import NSG
 from test_service import Manager, held_up
 
 QUICK = {'flush': '50ms'}
@@ -560,3 +563,20 @@ def test_a_topic_is_read_on_where_it_was_and_another_one_without_a_pause(tmp_pat
     wait_until(lambda: far_end.distinct() >= sum(sent.values()), 60, 'all to arrive', daemon)
     assert daemon.stop() == 0
     each_once(far_end, sum(sent.values()))
+
+
+def test_a_container_is_read_on_where_it_was(penstock, far_end, azurite):
+    """Blobs grow while their source changes again and again: each record once."""
+    container = azurite.container(f'insights-logs-{secrets.token_hex(4)}')
+    blobs = [FlowBlob(container, hour_name(NSG, now(), mac=f'{n:012X}')) for n in range(3)]
+    maker, events = Maker(9), 0
+    daemon = up(penstock(azurite.source(container.container_name, chunk='4K'), far_end.sink(**QUICK)))
+    for n in range(8):
+        for blob in blobs:
+            blob.append(*(nsg_record(maker, tuples=10)[0] for _ in range(5)))
+            events += 50
+        daemon.configure(azurite.source(container.container_name, chunk=f'{5 + n}K'), far_end.sink(**QUICK))
+        assert any(line.endswith(': changed') for line in reloaded(daemon))
+    wait_until(lambda: far_end.count() >= events, daemon=daemon, what='all of it')
+    assert daemon.stop() == 0
+    each_once(far_end, events)
