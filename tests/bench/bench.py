@@ -91,7 +91,7 @@ def summary(runs):
                 'Mev/CPUs': median([run['events'] / 1e6 / run['cpu'] for run in runs]),
                 'RSS MiB': (max(run['rss'] for run in runs) / 2**20, 0)}
     return {name: runs[0][name] if name == 'unit' else median([run[name] for run in runs])
-            for name in runs[0] if name not in ('key', 'run')}
+            for name in runs[0] if name not in ('key', 'run', 'load')}
 
 
 def cost_of(found):
@@ -141,7 +141,7 @@ def measure_all(cases, lab, book, runs):
                 continue
             print(f'{time.strftime("%H:%M:%S")} {number + 1}/{runs} {case.key}', file=sys.stderr, flush=True)
             try:
-                book.add(case.key, number, case.once(lab))
+                book.add(case.key, number, {'load': os.getloadavg()[0], **case.once(lab)})
             except Unavailable as reason:
                 print(f'  left out: {reason}', file=sys.stderr)
                 left.discard(case.key)
@@ -178,18 +178,19 @@ def main():
     folder = FOLDER / 'run'
     shutil.rmtree(folder, ignore_errors=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped; the same command goes on'))   # and takes the far ends with it
-    start, load = time.monotonic(), os.getloadavg()[0]
+    start = time.monotonic()
     try:
         with Lab(folder, options.size, FOLDER) as lab:
             measure_all(cases, lab, book, options.runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = {case.key: summary(book.of(case.key)) for case in ALL}
-    table = {**book.head, 'runs': options.runs, 'rows': {key: found for key, found in rows.items() if found}}
+    table = {**book.head, 'runs': options.runs, 'load': statistics.median([run['load'] for run in book.runs] or [0]),
+             'rows': {key: found for key, found in rows.items() if found}}
     for path in filter(None, (FOLDER / 'table.json', options.save)):
         path.write_text(json.dumps(table, indent=1) + '\n')
     print(f'{table["machine"]}\n{table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of each log, '
-          f'{options.runs} runs, load {load:.1f} at the start, {time.monotonic() - start:.0f} s')
+          f'{options.runs} runs, load {table["load"]:.1f}, {time.monotonic() - start:.0f} s')
     print_table(cases, table, before)
     if options.page:
         page.write(table, CASES, curves)

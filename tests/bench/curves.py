@@ -73,7 +73,7 @@ def write_streams(folder, path, made):
 
 def with_workers(family, count):
     def once(lab):
-        path, made = lab.logs(family, BYTES // STREAMS if family == 'activity' else BYTES // STREAMS // 4)
+        path, made = lab.logs(family, BYTES // 2 if family == 'activity' else BYTES // 8)
         folder, _ = lab.generated(f'streams-{family}', lambda folder: write_streams(folder, path, made))
         return moved(measure.daemon(lab.folder / 'daemon', [files(f'{folder}/*.json'), lab.sentinel(in_flight=4)],
                                     delivered(STREAMS * made.events), workers=count), STREAMS * made.bytes, STREAMS * made.events)
@@ -169,8 +169,9 @@ at and read to its end: about five reads, five looks at its inode and ten wake-u
 together, where an alert takes 10 to 20. So nothing is seen of it until a file holds fewer than some ten records; from there on the curve is
 that of the files, not of their bytes.'''),
     Curve('workers', 'Workers', 'workers', False, '''
-Four files, so that there are jobs for more than one. A second worker costs nothing: jobs share nothing. What it gains depends on who has the
-cores. The loop, which compresses and encrypts nothing itself, needs a part of one, and here the far end has what is left.'''),
+Four files, so that there are jobs for more than one. A worker is one job at a time of framing, parsing and writing; reading and gzip are
+done beside it by the same pool of threads, and TLS by the loop. So one worker keeps more than one core busy, a second costs nothing, since
+jobs share nothing, and what it gains is what daemon and far end have left of the cores: of two, little.'''),
     Curve('sinks', 'Every record to more sinks', 'sinks', False, '''
 To Kafka, lz4, a topic each. A record is read, parsed and given its id once, and written once a schema, whatever the number of sinks. So the first
 sinks of a new schema pay for its writing, and each of the same schema only for what is its own: a copy into its batch, librdkafka, lz4.
@@ -178,7 +179,7 @@ That is a straight line, and no small one: a producer is most of the cost of Kaf
 less than either. The window of each sink is memory: eight of them need more than the default budget, which `penstock check` says.'''),
     Curve('record-size', 'Size of a record', 'bytes a record', True, '''
 To Kafka, lz4. A small record costs by the record: it is claimed, gets its event, its times and addresses are read, librdkafka carries it as a
-message with headers of its own. From 20 KB on that has vanished, and what is left is by the byte: framing, UTF-8 and JSON, SHA-256 for
+message with headers of its own. From 60 KB on that has vanished, and what is left is by the byte: framing, UTF-8 and JSON, SHA-256 for
 the id, the copy with its escapes, lz4.'''),
     Curve('far-end', 'Latency of the far end', 'ms until an answer', False, '''
 Activity Log to Sentinel. CPU is the same; the clock waits. A post holds at most 1 MB of JSON, here about 0.8 MB of log, so that one post at a

@@ -9,7 +9,8 @@
  *     framer          cuts the file into records                                          bytes of the file
  *     json            json_parse() of each record                                         the same
  *     parser          the parser that claims a record makes its events, nobody takes them events
- *     asim ocsf raw   an event is written as a message                                    events
+ *     asim ocsf       an event is written as a message                                    events
+ *     raw             the same, which is once a record                                    records
  *     work-asim …     work_run(): all of that, and the event ids                          bytes of the file
  *     spool           messages are appended in batches of a megabyte, each synced         bytes of messages
  *

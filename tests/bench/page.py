@@ -17,7 +17,8 @@ BEGINNING = '''# What it costs
 
 {where}.
 
-Medians of {runs} runs, turn about; behind ± half the way from the least to the most. MB and GB are of input, decimal. CPU is the
+Medians of {runs} runs, turn about; behind ± half the way from the least to the most. The load is the median of what `uptime` says: what is
+above two or three is other work on the same cores, and then MB/s says little and CPU too much. MB and GB are of input, decimal. CPU is the
 process's own, user and system, of all its threads. What the far ends cost on the same cores is not in it, but it is in MB/s.
 Made by `tests/bench/run --page`; how it is measured: [tests/bench/README.md](../tests/bench/README.md).
 '''
@@ -58,11 +59,12 @@ as a multiple of Penstock's for the same log and compression.''',
 }
 LATENCY = '''## Latency
 
-Milliseconds from a line's write to the moment when the far end has it whole.'''
+Milliseconds from a line's write to the moment when the far end has it whole. A line waits for `flush` at most; the budget of an idle daemon
+is 20 ms more than that, of which librdkafka's `linger.ms` is 15 on the way to Kafka.'''
 DOORS = '''## The hot paths by themselves
 
-Nanoseconds, in the fastest of five rounds over 2 MB: `tests/bench/doors.c` says what each takes in. How many instructions they may take is
-held by `tests/bench/instructions`.'''
+Nanoseconds, in the fastest of many rounds over half a megabyte: `tests/bench/doors.c` says what each takes in. How many instructions
+they may take is held by `tests/bench/instructions`.'''
 SCALE = '''## Scale
 
 Every point of a curve moves about the same bytes, {size:.0f} MB and more, so that a start weighs the same on all.'''
@@ -164,7 +166,8 @@ def write_readme(cases, rows, where):
 
 def write(table, cases, curves):
     rows = table['rows']
-    where = f'{table["machine"]}; {table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of each log'
+    where = (f'{table["machine"]}; {table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of each log (a quarter '
+             f'of flow logs), load {table["load"]:.1f}')
     text = [BEGINNING.format(where=where, runs=table['runs'])]
     tables = [(group, words, moved_table) for group, words in SECTIONS.items()]
     for group, words, draw in [*tables, ('latency', LATENCY, latency_table), ('doors', DOORS, door_table)]:

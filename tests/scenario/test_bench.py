@@ -66,7 +66,7 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(page, 'DOCS', tmp_path / 'docs')
     monkeypatch.setattr(page, 'ROOT', tmp_path)
     shutil.copy(ROOT / 'README.md', tmp_path)
-    page.write({**HEAD, 'runs': 3, 'rows': rows}, cases.CASES, curves)
+    page.write({**HEAD, 'runs': 3, 'load': 0.5, 'rows': rows}, cases.CASES, curves)
     text = (tmp_path / 'docs' / 'performance.md').read_text()
     for case in cases.CASES:
         assert f'| {case.name} |' in text
