@@ -20,6 +20,7 @@
  * as much as a small event.
  */
 #include "daemon/io.h"
+#include "daemon/schema/pattern.h"
 #include "daemon/spool.h"
 #include "daemon/work.h"
 
@@ -45,6 +46,7 @@ struct doors {
     struct event_meta meta;
     struct buf message;
     const struct schema *schema;     /* writes what a parser emits; NULL: nobody does */
+    struct patterns patterns[REPEATS];   /* each sees an event once, as a worker's does */
     struct budget budget;
     struct spool *spool;
     bool warming;                    /* nothing is counted */
@@ -168,7 +170,7 @@ static void write_event(void *arg)
 
     for (unsigned i = 0; i < REPEATS; i++) {
         doors->message.size = 0;
-        doors->schema->write(writing->event, &doors->meta, &doors->message, NULL);
+        patterns_write(&doors->patterns[i], doors->schema, writing->event, &doors->meta, &doors->message);
     }
 }
 
@@ -232,6 +234,10 @@ static void door_schema(struct doors *doors)
 {
     doors->schema = schema_find(doors->name);
     each_record(doors, record_parser);
+    for (unsigned i = 0; i < REPEATS; i++) {
+        patterns_free(&doors->patterns[i]);
+        doors->patterns[i] = (struct patterns){ 0 };
+    }
 }
 
 /* ---- The job ---------------------------------------------------------------------------------------------------- */
