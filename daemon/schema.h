@@ -18,6 +18,8 @@ struct schema {
     /* Tells how many of the event's fields were cut, because the far end would have cut them without a word. Where there is a
      * pattern to be made of the message (pattern.h), it is told what may differ next time. */
     uint32_t (*write)(const struct pen_event *event, const struct event_meta *meta, struct buf *out, struct pattern *pattern);
+    /* What sets events apart that a pattern must not serve together, beside the fields that are set; NULL: nothing. */
+    uint32_t (*shape)(const struct pen_event *event);
     /* Writes the same from a pattern; false, with `out` in any state, where it cannot. NULL: the schema makes none. */
     bool (*fill)(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta, struct buf *out);
     /* Every key that write() may put at the top of a message of this kind. NULL: any, they are the record's own. */

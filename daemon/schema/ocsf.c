@@ -169,7 +169,8 @@ static int code_id(const struct code *code, const struct pen_event *event)
         return code->absent;
     text = event->values[code->field].text;
     for (const struct word *word = code->words; word->text.size > 0; word++)
-        if (word->text.size == text.size && strncasecmp(word->text.data, text.data, text.size) == 0)
+        if (word->text.size == text.size && ((word->text.data[0] ^ text.data[0]) & ~0x20) == 0 &&
+            strncasecmp(word->text.data, text.data, text.size) == 0)
             return word->id;
     return OTHER;
 }
@@ -768,6 +769,8 @@ struct writer {
     struct buf *out;
     const struct pen_event *event;
     const struct event_meta *meta;
+    struct pattern *pattern;                 /* to be made, or NULL */
+    bool fills;                              /* from a pattern */
     const struct step *last;                 /* written; its objects are open */
     uint64_t rest[FIELD_WORDS];              /* fields that have found no place yet */
     bool whole[COUNT(homes)];                /* which conditions hold for this event */
@@ -813,7 +816,7 @@ static bool write_code(struct writer *writer, const struct step *step)
 {
     int id = code_value(step->code, writer->event);
 
-    if (id == OMIT)
+    if (id == OMIT || (id == OTHER && writer->fills))    /* a pattern has no place for the sibling */
         return false;
     if (id == code_id(step->code, writer->event))
         writer_took(writer, step->code->field);
@@ -862,6 +865,8 @@ static void drop_equal(struct writer *writer, const struct step *step)
 
     if (step->source != STEP_FIELD || writer->last->source != STEP_FIELD || fields[step->field].type != FIELD_TEXT)
         return;
+    if (event_moved(writer->event, step->field) || event_moved(writer->event, writer->last->field))
+        pattern_refuse(writer->pattern);
     mine = &writer->event->values[step->field];
     theirs = &writer->event->values[writer->last->field];
     if (mine->text.size == theirs->text.size && memcmp(mine->text.data, theirs->text.data, mine->text.size) == 0)
@@ -877,17 +882,52 @@ static void close_down_to(struct writer *writer, uint32_t depth)
     }
 }
 
+/* What else is a hole than fields in unmapped: a step, by its index. */
+#define HOLE_STEP PEN_FIELDS
+
+/* Notes a value that may differ next time. Codes and computed values follow from several fields: they are always made anew,
+ * which costs little. Whether there is a value must not change: fill() and ocsf_shape() see to that. */
+static void step_note(const struct writer *writer, const struct step *step, size_t start, bool written)
+{
+    uint32_t what = HOLE_STEP + (uint32_t)(step - plans[writer->event->kind].steps);
+
+    switch (step->source) {
+    case STEP_FIELD:
+        if (!event_moved(writer->event, step->field))
+            return;
+        break;
+    case STEP_CODE:
+        break;
+    case STEP_SIBLING:
+        if (written)
+            pattern_refuse(writer->pattern);
+        return;
+    case STEP_COMPUTED:
+        if (!written || step->computed->compute == NULL)
+            return;                          /* in a flow, it is for want of a field that there is none */
+        break;
+    }
+    if (written)
+        pattern_hole(writer->pattern, what, start, writer->out);
+    else if (step->source == STEP_FIELD)
+        pattern_refuse(writer->pattern);
+}
+
 /* `common`: objects shared with the last step written. */
 static bool write_step(struct writer *writer, const struct step *step, uint32_t common)
 {
-    size_t start = writer->out->size;
+    size_t start = writer->out->size, value;
+    bool written;
 
     if (writer->last != NULL) {
         close_down_to(writer, common);
         buf_char(writer->out, ',');
     }
     buf_add(writer->out, step->key + step->key_at[common], step->key_size - step->key_at[common]);
-    if (!write_value(writer, step)) {
+    value = writer->out->size;
+    written = write_value(writer, step);
+    step_note(writer, step, value, written);
+    if (!written) {
         writer->out->size = start;
         return false;
     }
@@ -900,13 +940,15 @@ static pthread_once_t plans_once = PTHREAD_ONCE_INIT;
 
 static uint32_t ocsf_write(const struct pen_event *event, const struct event_meta *meta, struct buf *out, struct pattern *pattern)
 {
-    struct writer writer = { .out = out, .event = event, .meta = meta };
+    struct writer writer = { .out = out, .event = event, .meta = meta, .pattern = pattern };
     const struct plan *plan = &plans[event->kind];
     const struct step *step;
     uint32_t common = 0;
     size_t start;
 
     pthread_once(&plans_once, plans_compile);
+    if (event->kind != PEN_NETWORK || value_twins_moved(event))
+        pattern_refuse(pattern);             /* only flows come many to a record */
     writer_begin(&writer);
     buf_char(out, '{');
     for (step = plan->steps; step < plan->steps + plan->count; step++) {
@@ -934,6 +976,33 @@ static uint32_t ocsf_write(const struct pen_event *event, const struct event_met
         out->size = start;
     buf_char(out, '}');
     return 0;
+}
+
+/* A state that gives way to the action stays in unmapped: such flows have patterns of their own. The severities, which give way,
+ * too, are twins: where they move there is no pattern. */
+static uint32_t ocsf_shape(const struct pen_event *event)
+{
+    const struct code *state = &codes[0];
+
+    return event->kind == PEN_NETWORK && code_value(state, event) != code_id(state, event);
+}
+
+static bool ocsf_fill(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
+                      struct buf *out)
+{
+    struct writer writer = { .out = out, .event = event, .meta = meta, .fills = true };
+
+    for (uint32_t i = 0; i < pattern->hole_count; i++) {
+        uint32_t what = pattern->holes[i].what;
+
+        pattern_copy(pattern, i, out);
+        if (what < HOLE_STEP)
+            value_write(out, fields[what].type, &event->values[what]);
+        else if (!write_value(&writer, &plans[event->kind].steps[what - HOLE_STEP]))
+            return false;
+    }
+    pattern_copy(pattern, pattern->hole_count, out);
+    return true;
 }
 
 /* ---- As a table: attributes of the top are columns ---- */
@@ -982,4 +1051,6 @@ static void ocsf_table(enum pen_kind kind, struct table *table)
     table_sort(table);
 }
 
-const struct schema ocsf_schema = { .name = "ocsf", .write = ocsf_write, .table = ocsf_table };
+const struct schema ocsf_schema = {
+    .name = "ocsf", .write = ocsf_write, .shape = ocsf_shape, .fill = ocsf_fill, .table = ocsf_table,
+};

@@ -5,19 +5,19 @@
 
 #define TEXT_MAX ((size_t)16 * 1024) /* a longer message is not worth the memory: copying is all it costs */
 
-static bool pattern_fits(const struct pattern *pattern, const struct pen_event *event)
+static bool pattern_fits(const struct pattern *pattern, const struct pen_event *event, uint32_t shape)
 {
-    return pattern->version == event->version && pattern->extra_count == event->extra_count &&
+    return pattern->version == event->version && pattern->shape == shape && pattern->extra_count == event->extra_count &&
            memcmp(pattern->set, event->set, sizeof(event->set)) == 0 &&
            memcmp(pattern->moved, event->moved, sizeof(event->moved)) == 0;
 }
 
-static struct pattern *patterns_find(struct patterns *patterns, const struct pen_event *event)
+static struct pattern *patterns_find(struct patterns *patterns, const struct pen_event *event, uint32_t shape)
 {
     for (uint32_t i = 0; i < PATTERNS; i++) {
         uint32_t at = (patterns->last + i) % PATTERNS;
 
-        if (pattern_fits(&patterns->patterns[at], event)) {
+        if (pattern_fits(&patterns->patterns[at], event, shape)) {
             patterns->last = at;
             return &patterns->patterns[at];
         }
@@ -25,7 +25,8 @@ static struct pattern *patterns_find(struct patterns *patterns, const struct pen
     return NULL;
 }
 
-static struct pattern *patterns_begin(struct patterns *patterns, const struct pen_event *event, const struct buf *out)
+static struct pattern *patterns_begin(struct patterns *patterns, const struct pen_event *event, uint32_t shape,
+                                      const struct buf *out)
 {
     struct pattern *pattern = &patterns->patterns[patterns->next];
 
@@ -35,6 +36,7 @@ static struct pattern *patterns_begin(struct patterns *patterns, const struct pe
     memcpy(pattern->set, event->set, sizeof(event->set));
     memcpy(pattern->moved, event->moved, sizeof(event->moved));
     pattern->extra_count = event->extra_count;
+    pattern->shape = shape;
     pattern->refused = false;
     pattern->hole_count = 0;
     pattern->text.size = 0;
@@ -71,18 +73,19 @@ uint32_t patterns_write(struct patterns *patterns, const struct schema *schema, 
 {
     struct pattern *pattern;
     size_t start = out->size;
-    uint32_t cut;
+    uint32_t cut, shape;
 
     if (schema->fill == NULL || !event->emitted)
         return schema->write(event, meta, out, NULL);
-    pattern = patterns_find(patterns, event);
+    shape = schema->shape != NULL ? schema->shape(event) : 0;
+    pattern = patterns_find(patterns, event, shape);
     if (pattern != NULL) {
         if (!pattern->refused && schema->fill(pattern, event, meta, out))
             return 0;
         out->size = start;
         return schema->write(event, meta, out, NULL);
     }
-    pattern = patterns_begin(patterns, event, out);
+    pattern = patterns_begin(patterns, event, shape, out);
     cut = schema->write(event, meta, out, pattern);
     pattern_take(pattern, out, out->size);
     buf_reserve(&pattern->text, PATTERN_STEP);

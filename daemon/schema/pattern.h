@@ -9,7 +9,7 @@
  *   {"TimeGenerated":▢,"DstBytes":▢,"DstIpAddr":▢,"Dvc":"NSG-WEB","DvcIdType":"AzureResourceId","EventCount":1, …
  *
  * What must hold: the bytes are those of write(). A pattern serves one event as it stands since pen_out_event(), one set of
- * fields that are set and one set of those that moved. A schema refuses where a moved field decides more than what stands in
+ * fields that are set, one set of those that moved, and one shape, which is the schema's to tell. A schema refuses where a moved field decides more than what stands in
  * its own hole.
  */
 #ifndef DAEMON_SCHEMA_PATTERN_H
@@ -28,7 +28,7 @@ struct hole {
 struct pattern {
     uint64_t version;                /* of the event; 0: no pattern */
     uint64_t set[FIELD_WORDS], moved[FIELD_WORDS];
-    uint32_t extra_count;
+    uint32_t extra_count, shape;
     bool refused;                    /* messages like this one are always written anew */
     uint32_t hole_count;
     struct hole holes[PATTERN_HOLES];
