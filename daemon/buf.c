@@ -82,9 +82,14 @@ static unsigned digits_count(uint64_t value)
 void buf_int(struct buf *buf, int64_t value)
 {
     uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    unsigned count = digits_count(rest);
+    unsigned count;
 
     buf_reserve(buf, 21);
+    if (value >= 0 && value < 10) {
+        buf->data[buf->size++] = (char)('0' + value);
+        return;
+    }
+    count = digits_count(rest);
     if (value < 0)
         buf->data[buf->size++] = '-';
     digits_put(buf->data + buf->size, rest, count);

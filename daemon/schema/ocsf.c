@@ -161,6 +161,13 @@ static bool event_is(const struct pen_event *event, enum pen_field field, const 
     return event_has(event, field) && pen_span_is(event->values[field].text, text);
 }
 
+/* Equal but for case; nearly always it is the very word. */
+static bool word_is(const struct word *word, struct pen_span text)
+{
+    return word->text.size == text.size &&
+           (memcmp(word->text.data, text.data, text.size) == 0 || strncasecmp(word->text.data, text.data, text.size) == 0);
+}
+
 static int code_id(const struct code *code, const struct pen_event *event)
 {
     struct pen_span text;
@@ -169,8 +176,7 @@ static int code_id(const struct code *code, const struct pen_event *event)
         return code->absent;
     text = event->values[code->field].text;
     for (const struct word *word = code->words; word->text.size > 0; word++)
-        if (word->text.size == text.size && ((word->text.data[0] ^ text.data[0]) & ~0x20) == 0 &&
-            strncasecmp(word->text.data, text.data, text.size) == 0)
+        if (word_is(word, text))
             return word->id;
     return OTHER;
 }
