@@ -9,8 +9,8 @@ LEVELS = {'LOG_ERROR': 'error', 'LOG_WARN': 'warning', 'LOG_NOTE': 'info', 'LOG_
 # Who logs, and which arguments say how loud and what; a number, or the level itself.
 LOGGERS = {'log_line': (0, 1), 'log_pairs': (0, 1), 'outlet_enter': (1, 2), 'blob_log': (1, 2), 'file_log': (1, 2),
            'hub_alarm': ('LOG_ERROR', 1)}
-# Texts that are not ours: librdkafka's own lines. And those that `penstock check --online` says as well.
-OTHERS = {('kafka.c', 'text'), ('event_hub_client.c', 'text'), ('rule_watch.c', 'sentence')}
+# Texts that are not ours: librdkafka's own lines. And those that are made: what `penstock check --online` says as well, progress.
+OTHERS = {('kafka.c', 'text'), ('event_hub_client.c', 'text'), ('rule_watch.c', 'sentence'), ('replay.c', 'line')}
 LITERALS = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*)+')
 
 
@@ -32,7 +32,7 @@ def messages():
             levels = {LEVELS[word] for word in re.findall('|'.join(LEVELS), level if isinstance(level, str) else given[level])}
             for said in texts(file.name, text, given[what]):
                 found.setdefault(said, set()).update(levels)
-    return found
+    return {said: levels for said, levels in found.items() if levels != {'debug'}}     # that level is for who has the source
 
 
 def texts(name, text, expression):
