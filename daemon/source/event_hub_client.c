@@ -367,11 +367,13 @@ static void hub_answer_rebalance(struct hub *hub)
 
 /* Closing commits the last offsets and leaves the group at once, so that others need not wait for our session's end. Brokers
  * that do not answer have SETTLE_MS: then the client, whose end would have to wait for them, is left to the end of the
- * process. */
+ * process. Messages may still come until it is closed: they are not ours any more, and rd_kafka_queue_poll_callback(), which takes
+ * no messages, would end the process over one. */
 static void on_settle_work(uv_work_t *work)
 {
     struct hub *hub = work->data;
     uint64_t end_ms = uv_hrtime() / 1000000 + SETTLE_MS;
+    rd_kafka_message_t *message;
     rd_kafka_queue_t *queue;
     rd_kafka_error_t *error;
 
@@ -382,7 +384,8 @@ static void on_settle_work(uv_work_t *work)
         rd_kafka_error_destroy(error);             /* fatal, and closed thereby */
     else
         while (!rd_kafka_consumer_closed(hub->consumer) && ms_until(end_ms) > 0)
-            rd_kafka_queue_poll_callback(queue, 50);
+            if ((message = rd_kafka_consume_queue(queue, 50)) != NULL)
+                rd_kafka_message_destroy(message);
     rd_kafka_queue_destroy(queue);
     if (error != NULL || rd_kafka_consumer_closed(hub->consumer))
         kafka_end(hub->consumer, SETTLE_MS);
