@@ -185,33 +185,36 @@ static inline bool lanes_are_zero(lane16 lanes)
     return (halves[0] | halves[1]) == 0;
 }
 
-/* One to fifteen bytes, read as two words that overlap, or as three bytes of which some are the same. */
+/* One to fifteen bytes, read as two words that overlap, or as three bytes of which some are the same. The words become lanes in
+ * registers: stored by halves and loaded whole, the processor would wait for its own stores. */
 static inline bool text_copy_few(char *to, const char *text, size_t size)
 {
-    const char *last = text + size;
-    uint64_t words[2] = { UINT64_C(0x2020202020202020), UINT64_C(0x2020202020202020) };
-    lane16 lanes;
+    typedef uint64_t lane2 __attribute__((vector_size(16)));
+    const uint64_t blanks = UINT64_C(0x2020202020202020);
+    uint64_t low = blanks, high = blanks;
 
     if (size >= 8) {
-        memcpy(&words[0], text, 8);
-        memcpy(&words[1], last - 8, 8);
-        memcpy(to, &words[0], 8);
-        memcpy(to + size - 8, &words[1], 8);
+        memcpy(&low, text, 8);
+        memcpy(&high, text + size - 8, 8);
+        memcpy(to, &low, 8);
+        memcpy(to + size - 8, &high, 8);
     } else if (size >= 4) {
-        memcpy(&words[0], text, 4);
-        memcpy((char *)&words[0] + 4, last - 4, 4);
-        memcpy(to, &words[0], 4);
-        memcpy(to + size - 4, (char *)&words[0] + 4, 4);
-    } else {
-        char few[3] = { text[0], text[size / 2], last[-1] };
+        uint32_t first, last;
 
-        memcpy(&words[0], few, 3);
-        to[0] = few[0];
-        to[size / 2] = few[1];
-        to[size - 1] = few[2];
+        memcpy(&first, text, 4);
+        memcpy(&last, text + size - 4, 4);
+        memcpy(to, &first, 4);
+        memcpy(to + size - 4, &last, 4);
+        low = first | (uint64_t)last << 32;
+    } else {
+        unsigned char first = (unsigned char)text[0], middle = (unsigned char)text[size / 2], last = (unsigned char)text[size - 1];
+
+        to[0] = (char)first;
+        to[size / 2] = (char)middle;
+        to[size - 1] = (char)last;
+        low = (blanks & ~UINT64_C(0xFFFFFF)) | first | (uint64_t)middle << 8 | (uint64_t)last << 16;
     }
-    memcpy(&lanes, words, 16);
-    return lanes_are_zero(lanes_need_care(lanes));
+    return lanes_are_zero(lanes_need_care((lane16)(lane2){ low, high }));
 }
 
 /* Copies while all is plain; false where it is not, with `to` in any state. */
