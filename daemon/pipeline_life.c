@@ -81,7 +81,7 @@ static int pipeline_open_state(struct pipeline *pipeline, struct pen_error *err)
             abort();
         r = io_make_folder(path);
         if (r < 0)
-            pen_error_set(err, r, "%s cannot be made: %s", path, strerror(-r));
+            pen_error_set(err, r, "%s cannot be made: %s; mend state_dir, or make the folder it is in", path, strerror(-r));
         free(path);
     }
     if (r < 0)

@@ -32,7 +32,7 @@ def messages():
             levels = {LEVELS[word] for word in re.findall('|'.join(LEVELS), level if isinstance(level, str) else given[level])}
             for said in texts(file.name, text, given[what]):
                 found.setdefault(said, set()).update(levels)
-    return {said: levels for said, levels in found.items() if levels != {'debug'}}     # that level is for who has the source
+    return found
 
 
 def texts(name, text, expression):
