@@ -7,9 +7,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <uv.h>
 
 #define ANSWER_MAX ((size_t)64 * 1024 * 1024)      /* 256 sources to 32 sinks each are some 2 MB */
-#define ANSWER_SECONDS 10L
 
 static size_t on_body(char *data, size_t size, size_t count, void *arg)
 {
@@ -33,7 +33,7 @@ static int ask_failed(CURL *curl, CURLcode code, const char *state_dir, struct p
     return pen_error_set(err, UV_EIO, "the daemon does not answer as it should: %s", curl_easy_strerror(code));
 }
 
-int ask(const char *state_dir, const char *page, struct buf *body, struct pen_error *err)
+int ask(const char *state_dir, const char *page, long seconds, struct buf *body, struct pen_error *err)
 {
     CURL *curl = curl_easy_init();
     char path[4096], url[256];
@@ -49,7 +49,7 @@ int ask(const char *state_dir, const char *page, struct buf *body, struct pen_er
     (void)curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
     (void)curl_easy_setopt(curl, CURLOPT_URL, url);
     (void)curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(curl, CURLOPT_TIMEOUT, ANSWER_SECONDS);
+    (void)curl_easy_setopt(curl, CURLOPT_TIMEOUT, seconds);
     (void)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     (void)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     (void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
@@ -60,4 +60,28 @@ int ask(const char *state_dir, const char *page, struct buf *body, struct pen_er
         r = pen_error_set(err, UV_EIO, "the daemon answers with status %ld: is it another version?", status);
     curl_easy_cleanup(curl);
     return r;
+}
+
+int answer_get(struct answer *answer, const char *state_dir, long seconds, struct pen_error *err)
+{
+    const char *why;
+    int r = ask(state_dir, "/status.json", seconds, &answer->body, err);
+
+    answer->there = false;
+    if (r < 0)
+        return r;
+    if (answer->tree == NULL)
+        answer->tree = json_new();
+    buf_reserve(&answer->body, JSON_PADDING);
+    if (json_parse(answer->tree, answer->body.data, answer->body.size, &answer->root, &why) < 0)
+        return pen_error_set(err, UV_EIO, "the daemon's answer is not JSON: %s", why);
+    answer->there = true;
+    return 0;
+}
+
+void answer_free(struct answer *answer)
+{
+    if (answer->tree != NULL)
+        json_free(answer->tree);
+    buf_free(&answer->body);
 }

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define ANSWER_SECONDS 10
 #define LOOK_EVERY_US 50000
 
 static const char usage[] =
@@ -42,7 +43,7 @@ struct outcome {
 
 static int outcome_get(struct outcome *outcome, const char *state_dir, struct buf *page, struct pen_error *err)
 {
-    int version, size = 0, r = ask(state_dir, RELOAD_PAGE, page, err);
+    int version, size = 0, r = ask(state_dir, RELOAD_PAGE, ANSWER_SECONDS, page, err);
 
     if (r < 0)
         return r;

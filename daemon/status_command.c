@@ -5,7 +5,6 @@
  */
 #include "daemon/ask.h"
 #include "daemon/commands.h"
-#include "daemon/json.h"
 #include "daemon/settings.h"
 #include "daemon/status_view.h"
 #include "daemon/words.h"
@@ -19,6 +18,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#define ANSWER_SECONDS 10
 #define EVERY_MS 1000
 
 static const char status_usage[] =
@@ -40,39 +40,7 @@ static const char top_usage[] =
     "\n"
     "Exit: 0 ended, 1 no answer, 2 wrong use or configuration.\n";
 
-/* ---- Asking ---- */
-
-/* One answer, parsed. */
-struct answer {
-    struct buf body;
-    struct json *tree;
-    struct pen_json root;
-    bool there;
-};
-
-static int answer_get(struct answer *answer, const char *state_dir, struct pen_error *err)
-{
-    const char *why;
-    int r = ask(state_dir, "/status.json", &answer->body, err);
-
-    answer->there = false;
-    if (r < 0)
-        return r;
-    if (answer->tree == NULL)
-        answer->tree = json_new();
-    buf_reserve(&answer->body, JSON_PADDING);
-    if (json_parse(answer->tree, answer->body.data, answer->body.size, &answer->root, &why) < 0)
-        return pen_error_set(err, UV_EIO, "the daemon's answer is not JSON: %s", why);
-    answer->there = true;
-    return 0;
-}
-
-static void answer_free(struct answer *answer)
-{
-    if (answer->tree != NULL)
-        json_free(answer->tree);
-    buf_free(&answer->body);
-}
+/* ---- Both commands ---- */
 
 static bool answer_is_ready(const struct answer *answer)
 {
@@ -81,8 +49,6 @@ static bool answer_is_ready(const struct answer *answer)
 
     return pen_json_bool(&flag, &ready) && ready;
 }
-
-/* ---- Both commands ---- */
 
 static unsigned wants_colour(void)
 {
@@ -124,7 +90,7 @@ int command_status(int argc, char **argv)
 
     if (status >= 0)
         return status;
-    if (answer_get(&answer, state_dir, &err) < 0) {
+    if (answer_get(&answer, state_dir, ANSWER_SECONDS, &err) < 0) {
         fprintf(stderr, "penstock status: %s\n", err.text);
         status = 1;
     } else {
@@ -217,7 +183,7 @@ static int top_run(const char *state_dir, bool screen)
         struct answer *now = &answers[turn % 2], *before = &answers[(turn + 1) % 2];
 
         view.size = 0;
-        if (answer_get(now, state_dir, &err) == 0)
+        if (answer_get(now, state_dir, ANSWER_SECONDS, &err) == 0)
             status_view(&now->root, before->there ? &before->root : NULL, wants_colour() | VIEW_RATES, &view);
         else
             buf_text(&view, "penstock top: %s\n", err.text);
