@@ -212,11 +212,12 @@ static void on_job_work(uv_work_t *work)
         worker_shrink(job->worker);
 }
 
-static void stream_give_back(struct stream *stream)
+static void stream_give_back(struct stream *stream, bool seen)
 {
     struct source_host *host = stream->host;
     struct chunk *chunk = stream->chunk;
 
+    chunk->unseen = !seen;
     stream->chunk = NULL;
     host->pipeline->chunks_out--;
     host->settings->type->on_chunk(host->self, stream->self, chunk, stream->chunk_at);
@@ -252,7 +253,7 @@ static void on_job_done(uv_work_t *work, int status)
     job->worker_bytes = worker_bytes;
 
     if (job->run.end == WORK_ALL || pipeline->state != PIPELINE_RUNNING)
-        stream_give_back(stream);
+        stream_give_back(stream, job->run.end == WORK_ALL);
     else
         stream_queue(stream);
     for (uint32_t i = 0; i < pipeline->sink_count && pipeline->state <= PIPELINE_STOPPING_SOURCES; i++)
@@ -306,7 +307,7 @@ void pipeline_work(struct pipeline *pipeline)
         next = TAILQ_NEXT(stream, queued);
         if (pipeline->state != PIPELINE_RUNNING || stream->host->leaving) {
             TAILQ_REMOVE(&pipeline->queue, stream, queued);
-            stream_give_back(stream);
+            stream_give_back(stream, false);
             continue;
         }
         if (pipeline->quiet && stream != pipeline->big_stream)

@@ -30,6 +30,7 @@ struct chunk {
     size_t size, capacity;
     uint64_t offset;                 /* of data[0] in the stream */
     bool final;                      /* nothing will ever follow: what is left over is torn, not unfinished */
+    bool unseen;                     /* given back, at the stop, before all of it was looked at: what is left over says nothing */
     /* Messages of a queue, end to end; `offset` is the number of the first. Each is framed by itself, what is left over at its
      * end is torn, its records all stand at its number, and behind it the stream's position is that number + 1, however many
      * bytes it has. Numbers rise; some may be missing between two. */

@@ -490,8 +490,8 @@ void blob_take_chunk(struct blob *blob, size_t consumed)
                                            (uint32_t)size };
         blob_save(blob);
     }
-    if (blob->place->source->closing)
-        blob_done(blob);
+    if (blob->place->source->closing || chunk->unseen)
+        blob_done(blob);             /* not at an end, whatever it reaches to */
     else if (want_is_at_end(want))
         blob_ended(blob, chunk->data + consumed, chunk->size - consumed);
     else {

@@ -369,6 +369,8 @@ void file_source_on_chunk(void *self, void *stream_self, struct chunk *chunk, si
         reader_note(file->reader, chunk->data, consumed, chunk->offset, &file->prints);
     assert(stream_position(file->stream) == chunk->offset + consumed);
     file->want = consumed == 0 && !file->at_end ? chunk->capacity * 2 : 0;
+    if (chunk->unseen)               /* it reaches to an end that we have not: the row must not know of one */
+        file->end_size = UNKNOWN_SIZE;
     if (consumed > 0 || file->at_end)
         file_save(file);
     if (source->closing) {
