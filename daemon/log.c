@@ -45,7 +45,7 @@ struct fields {
 };
 
 static atomic_int level_max = LOG_NOTE;
-static atomic_bool with_fields;
+static atomic_bool with_fields, over_progress;
 
 /* All of it or nothing: an escape or a character is never split. */
 static void line_add(struct line *line, const char *data, size_t size)
@@ -182,6 +182,8 @@ static void line_begin(struct line *line, enum log_level level, bool journal)
         line_text(line, MESSAGE);
         return;
     }
+    if (atomic_load_explicit(&over_progress, memory_order_relaxed))
+        line_text(line, "\r\033[K");
     line_time(line);
     line_text(line, names[level]);
 }
@@ -317,6 +319,11 @@ void log_pairs(enum log_level level, const char *msg, const char *const *pairs)
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&level_max, (int)level, memory_order_relaxed);
+}
+
+void log_over_progress(bool over)
+{
+    atomic_store_explicit(&over_progress, over, memory_order_relaxed);
 }
 
 void log_to_journal(void)

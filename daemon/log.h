@@ -8,6 +8,7 @@
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum log_level { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 6, LOG_TRACE = 7 };
@@ -17,6 +18,8 @@ void log_line(enum log_level level, const char *msg, ...) __attribute__((sentine
 /* The same from an array, for a caller that does not know how many there will be: key, value, …, NULL. */
 void log_pairs(enum log_level level, const char *msg, const char *const *pairs);
 void log_set_level(enum log_level level);
+/* While a line of progress stands on the terminal, without its end: what is logged takes its place. */
+void log_over_progress(bool over);
 /* Fields for the journal, from here on, if stderr is the journal's. Not before a service is up: journald finds out by
  * /proc/PID whose a message with fields is, too late for one that said why it cannot start and is gone; stderr's it knows. */
 void log_to_journal(void);

@@ -137,9 +137,9 @@ void outlet_add(struct outlet *outlet, enum pen_kind kind, const char *data, siz
     outlet->ledger[origin->source].count[LEDGER_HELD]++;
 }
 
-void outlet_drop(struct outlet *outlet, uint32_t source)
+void outlet_drop(struct outlet *outlet, uint32_t source, uint64_t count)
 {
-    outlet->ledger[source].count[LEDGER_DROPPED]++;
+    outlet->ledger[source].count[LEDGER_DROPPED] += count;
 }
 
 /* When an open batch is sealed, full or not. While others stand before it, it would only wait sealed: so it goes on filling,

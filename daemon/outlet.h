@@ -29,7 +29,7 @@ struct outlet_conf {
     uint32_t source_count;
     uint32_t stop_ms;
     size_t memory_max;               /* for the sink's libraries */
-    bool beside;                     /* a job beside the daemon; see sink.h */
+    const struct pen_beside *beside; /* a job beside the daemon; see sink.h */
     void (*on_moved)(void *arg);     /* memory was given back, or something came to its end */
     void *arg;
 };
@@ -44,8 +44,8 @@ int outlet_open(struct outlet **ret, const struct outlet_conf *conf, struct pen_
 /* A message in the outlet's schema. Copied. */
 void outlet_add(struct outlet *outlet, enum pen_kind kind, const char *data, size_t size,
                 const struct batch_origin *origin);
-/* The sink's rule drops it. */
-void outlet_drop(struct outlet *outlet, uint32_t source);
+/* A rule of the user drops so many: the sink's `events =`, a replay's window. */
+void outlet_drop(struct outlet *outlet, uint32_t source, uint64_t count);
 /* After a round of outlet_add(): seals, submits or spools what is due. */
 void outlet_pump(struct outlet *outlet);
 /* Seals what is open now rather than at its flush time. */

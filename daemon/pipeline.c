@@ -18,6 +18,7 @@
 
 #include "daemon/buf.h"
 #include "daemon/log.h"
+#include "daemon/pace.h"
 
 #include <assert.h>
 #include <string.h>
@@ -51,6 +52,7 @@ static void host_count(struct source_host *host, const struct work *run)
     host->counts.malformed += run->counts.malformed;
     host->counts.partly += run->counts.partly;
     host->counts.oversize += run->counts.oversize;
+    host->counts.outside += run->counts.outside;
     host->counts.cut += run->counts.cut;
 }
 
@@ -87,8 +89,9 @@ static void commit_messages(struct source_host *host, struct stream *stream, str
             if (settings->kind_mask >> message->kind & 1)
                 outlet_add(outlet, message->kind, messages->bytes.data + message->offset, message->size, &origin);
             else
-                outlet_drop(outlet, host->row);
+                outlet_drop(outlet, host->row, 1);
         }
+        outlet_drop(outlet, host->row, messages->outside);
     }
 }
 
@@ -100,6 +103,7 @@ static void job_commit(struct job *job)
     size_t at = (size_t)(work->data - stream->chunk->data) + work->consumed;
     struct run *run;
 
+    pace_spend(host->pipeline->conf.pace, at - stream->chunk_at, work->counts.records);
     host->bytes += at - stream->chunk_at;          /* of all messages of the job */
     stream->chunk_at = at;
     stream->chunk_message = job->message;
@@ -316,7 +320,7 @@ void pipeline_work(struct pipeline *pipeline)
             big_waits = true;
             continue;
         }
-        if ((!pipeline->flow_open && !stream->big) || (job = job_free(pipeline)) == NULL)
+        if ((!pipeline->flow_open && !stream->big) || !pace_may_go(pipeline->conf.pace) || (job = job_free(pipeline)) == NULL)
             continue;
         TAILQ_REMOVE(&pipeline->queue, stream, queued);
         job_start(pipeline, job, stream);

@@ -16,6 +16,9 @@ struct pipeline_conf {
     uv_loop_t *loop;
     const char *state_dir;           /* settings' own, or a replay job's */
     bool once;                       /* replay: read what is there, deliver it, stop by itself */
+    const struct window *window;     /* replay: the event times that are wanted; NULL: all */
+    struct pace *pace;               /* replay: how fast; NULL: as fast as it goes */
+    const struct pen_beside *beside; /* replay: what the daemon takes; sink.h */
     void (*on_stopped)(void *arg);   /* after pipeline_stop(), or by itself with `once` */
     void *arg;
 };

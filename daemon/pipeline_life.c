@@ -13,6 +13,7 @@
 
 #include "daemon/http.h"
 #include "daemon/log.h"
+#include "daemon/pace.h"
 #include "daemon/spools.h"
 
 #include <errno.h>
@@ -142,7 +143,7 @@ int sink_open(struct sink_host *ret, struct pipeline *pipeline, struct settings 
         .state_dir = pipeline->conf.state_dir, .life = pipeline->life, .keys = pipeline->keys,
         .reserve = pipeline->reserve,
         .source_count = pipeline->row_count, .stop_ms = settings->daemon.stop_ms,
-        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .beside = pipeline->conf.once,
+        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .beside = pipeline->conf.beside,
         .on_moved = on_outlet_moved, .arg = pipeline,
     };
     struct sink_host sink = { 0 };
@@ -255,6 +256,7 @@ void host_plan(struct source_host *host)
     host->plan.record_max = daemon->record_max;
     host->plan.big_record = daemon->memory / 256;
     host->plan.output_max = daemon->memory / 64;
+    host->plan.window = host->pipeline->conf.window;
     host_plan_schemas(host);
 }
 
@@ -329,6 +331,11 @@ static int pipeline_open_sources(struct pipeline *pipeline, struct pen_error *er
         host_plan(pipeline->hosts[i]);
     }
     return 0;
+}
+
+static void on_pace(void *arg)
+{
+    pipeline_work(arg);
 }
 
 static void pipeline_open_workers(struct pipeline *pipeline)
@@ -440,6 +447,8 @@ void pipeline_start(struct pipeline *pipeline)
     uint32_t every = pipeline->settings->daemon.cursor_save_ms;
 
     pipeline->state = PIPELINE_RUNNING;
+    if (pipeline->conf.pace != NULL)
+        pace_on_go(pipeline->conf.pace, on_pace, pipeline);
     log_line(LOG_NOTE, "started", "version", PENSTOCK_VERSION, "sources", log_number(pipeline->host_count), "sinks",
              log_number(pipeline->sink_count), "workers", log_number(pipeline->job_count), "memory",
              log_number(pipeline->budget.total), NULL);

@@ -32,13 +32,16 @@ static void host_see(const struct source_host *host, struct status_source *sourc
     *source = (struct status_source){
         .name = host->settings->name, .type = type->name, .records = host->counts.records, .events = host->counts.events,
         .unknown = host->counts.unknown, .malformed = host->counts.malformed, .partly = host->counts.partly,
-        .oversize = host->counts.oversize, .cut = host->counts.cut, .bytes = host->bytes, .streams = host->streams.count,
+        .oversize = host->counts.oversize, .cut = host->counts.cut, .bytes = host->bytes, .outside = host->counts.outside,
+        .streams = host->streams.count,
         .troubles = host->troubles,
     };
     host_see_lag(host, source);
     if (type->numbers != NULL && host->self != NULL)
         source->number_count = type->numbers(host->self, source->numbers);
     assert(source->number_count <= SOURCE_NUMBERS_MAX);
+    if (host->pipeline->conf.once && type->progress != NULL && host->self != NULL)
+        type->progress(host->self, &source->progress);
 }
 
 static void route_add(struct status_route *route, const struct ledger_row *ledger)

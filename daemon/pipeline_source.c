@@ -130,6 +130,11 @@ void source_trouble(struct source_host *host)
     host->troubles++;
 }
 
+const struct window *source_window(const struct source_host *host)
+{
+    return host->plan.window;
+}
+
 void source_drained(struct source_host *host)
 {
     host->drained = true;

@@ -61,6 +61,9 @@ struct resend {
     bool frozen;                     /* stopping has put messages into the job's spool: what is let go now is not at its end */
 };
 
+/* What the daemon takes meanwhile is not looked at: letters are few. */
+static const struct pen_beside resend_beside;
+
 /* ---- Runs: how far is all of the file at its end? ---- */
 
 struct resend_run {
@@ -236,7 +239,7 @@ static int resend_open_outlet(struct resend *resend, struct pen_error *err)
     struct outlet_conf conf = {
         .settings = &resend->sink, .loop = &resend->loop, .budget = &resend->budget, .state_dir = resend->dir, .life = 1,
         .source_count = 1, .stop_ms = resend->settings->daemon.stop_ms,
-        .memory_max = resend->settings->daemon.memory / 8, .beside = true, .on_moved = on_moved, .arg = resend,
+        .memory_max = resend->settings->daemon.memory / 8, .beside = &resend_beside, .on_moved = on_moved, .arg = resend,
     };
     int r = http_new(&resend->http, &resend->loop, err);
 

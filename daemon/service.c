@@ -31,6 +31,7 @@ struct service {
     struct reload *reload;           /* NULL: the configuration is not read again */
     struct rule_watch *watch;
     struct pages *pages;
+    const struct service_job *job;
     uv_signal_t signals[SIGNALS];
     uv_timer_t beat;                               /* watchdog and status line */
     uint64_t watchdog_ms;                          /* 0: systemd does not watch */
@@ -95,6 +96,8 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     service->stopping = true;
     log_line(LOG_NOTE, "stopping", "signal", signal_word(number), NULL);
+    if (service->job != NULL)
+        service->job->stopping(service->job->arg);
     if (service->reload != NULL)
         reload_stop(service->reload);
     sd_notify(0, "STOPPING=1\nSTATUS=stopping: delivering or spooling what is in flight");
@@ -205,9 +208,10 @@ static void service_prepare(const struct settings *settings)
 
 int service_run(const struct service_conf *conf)
 {
-    struct service service = { 0 };
+    const struct service_job *job = conf->job;
+    struct service service = { .job = job };
     struct pipeline_conf pipeline_conf = {
-        .settings = conf->settings, .loop = &service.loop, .state_dir = conf->state_dir, .once = conf->once,
+        .settings = conf->settings, .loop = &service.loop, .state_dir = conf->state_dir, .once = job != NULL,
         .on_stopped = service_stopped, .arg = &service,
     };
     struct pen_error err = { 0 };
@@ -216,8 +220,15 @@ int service_run(const struct service_conf *conf)
     log_set_level((enum log_level)settings_log_level(conf->settings));
     service_prepare(conf->settings);
     uv_loop_init(&service.loop);
+    if (job != NULL) {
+        pipeline_conf.window = job->window;
+        pipeline_conf.beside = job->beside;
+        pipeline_conf.pace = job->prepare(job->arg, &service.loop);
+    }
     if (pipeline_new(&service.pipeline, &pipeline_conf, &err) < 0) {
         log_line(LOG_ERROR, "cannot start", "error", err.text, NULL);
+        if (job != NULL)
+            job->end(job->arg, NULL);
         uv_run(&service.loop, UV_RUN_DEFAULT);
         uv_loop_close(&service.loop);
         return err.code == UV_EINVAL ? 2 : 1;      /* a setting, found late: trying again does not help */
@@ -232,12 +243,17 @@ int service_run(const struct service_conf *conf)
         });
         service.pages = pages_open(conf->settings, &service.loop, conf->state_dir, service.pipeline, service.reload);
     }
+    if (job != NULL)
+        job->begin(job->arg, service.pipeline);
     pipeline_start(service.pipeline);
     sd_notify(0, "READY=1");
     while (!service.stopped)
         uv_run(&service.loop, UV_RUN_DEFAULT);
 
-    service_log_counters(&service);
+    if (job == NULL || !job->quiet)
+        service_log_counters(&service);
+    if (job != NULL)
+        job->end(job->arg, service.pipeline);
     all_delivered = pipeline_all_delivered(service.pipeline);
     pages_close(service.pages);
     pipeline_close(service.pipeline);
@@ -248,5 +264,5 @@ int service_run(const struct service_conf *conf)
         log_line(LOG_WARN, "something inside was left open at the stop: a defect worth a report, nothing is lost", NULL);
     log_line(LOG_NOTE, "stopped", NULL);
     /* A replay that was told to stop may not have read all there is, though what it read was delivered. */
-    return conf->once && (service.stopping || !all_delivered) ? 1 : 0;
+    return job != NULL && (service.stopping || !all_delivered) ? 1 : 0;
 }

@@ -480,35 +480,79 @@ static int replay_keep_sink(struct settings *settings, const char *sink, struct 
     return 0;
 }
 
-int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
-                    const char *sink, struct pen_error *err)
+const struct source_settings *settings_source(const struct settings *settings, const char *name)
 {
-    struct pen_conf *section = conf_section_make(settings->conf, CONF_SOURCE, name);
-    struct buf list = { 0 };
-    int r = 0;
+    for (unsigned i = 0; i < settings->source_count; i++)
+        if (strcmp(settings->sources[i].name, name) == 0)
+            return &settings->sources[i];
+    return NULL;
+}
 
-    for (size_t i = 0; i < count && r == 0; i++) {
-        if (strchr(paths[i], ',') != NULL)
-            r = pen_error_set(err, UV_EINVAL, "%s: a path with a comma cannot be replayed; rename it or name its folder",
-                              paths[i]);
-        buf_text(&list, "%s%s", i == 0 ? "" : ",", paths[i]);
+/* The configured source moves to place `to`, and with it who takes it: masks are the new ones, settings->sinks' the old. */
+static int replay_keep_source(struct settings *settings, const struct settings *all, const char *name, struct pen_error *err)
+{
+    const struct source_settings *source = settings_source(all, name);
+    unsigned to = settings->source_count, from;
+
+    if (source == NULL)
+        return pen_error_set(err, UV_EINVAL, "there is no source %s in the configuration", name);
+    if (source->type->progress == NULL)
+        return pen_error_set(err, UV_EINVAL, "source %s: a %s keeps no archive that could be replayed; give the files or the container "
+                             "that hold one", name, source->type->name);
+    from = (unsigned)(source - all->sources);
+    settings->sources[to] = *source;
+    settings->source_count++;
+    for (unsigned i = 0; i < settings->sink_count; i++)
+        if (all->sinks[i].source_mask[from / 64] >> from % 64 & 1)
+            settings->sinks[i].source_mask[to / 64] |= UINT64_C(1) << to % 64;
+    return 0;
+}
+
+static int replay_add_paths(struct settings *settings, const struct settings_replay *replay, struct pen_error *err)
+{
+    struct pen_conf *section = conf_section_make(settings->conf, CONF_SOURCE, "replay");
+    unsigned to = settings->source_count;
+    struct buf list = { 0 };
+
+    for (size_t i = 0; i < replay->path_count; i++) {
+        if (strchr(replay->paths[i], ',') != NULL) {
+            buf_free(&list);
+            return pen_error_set(err, UV_EINVAL, "%s: a path with a comma cannot be replayed; rename it or name its folder",
+                                 replay->paths[i]);
+        }
+        buf_text(&list, "%s%s", i == 0 ? "" : ",", replay->paths[i]);
     }
     buf_char(&list, '\0');
-    if (r == 0 && sink != NULL)
-        r = replay_keep_sink(settings, sink, err);
-    if (r == 0) {
-        conf_section_put(section, "type", "file");
-        conf_section_put(section, "parser", parser);
-        conf_section_put(section, "path", list.data);
-        memset(settings->sources, 0, sizeof(settings->sources));
-        settings->source_count = 0;
-        source_read(settings, section);
-        for (unsigned i = 0; i < settings->sink_count; i++)
-            settings->sinks[i].source_mask[0] = 1;
-        if (conf_mistakes(settings->conf) > 0)
-            r = pen_error_set(err, UV_EINVAL, "these paths cannot be replayed");
-    }
+    conf_section_put(section, "type", "file");
+    conf_section_put(section, "parser", replay->parser);
+    conf_section_put(section, "path", list.data);
     buf_free(&list);
+    source_read(settings, section);
+    for (unsigned i = 0; i < settings->sink_count; i++)
+        settings->sinks[i].source_mask[to / 64] |= UINT64_C(1) << to % 64;
+    return conf_mistakes(settings->conf) > 0 ? pen_error_set(err, UV_EINVAL, "these paths cannot be replayed") : 0;
+}
+
+int settings_replay(struct settings *settings, const struct settings_replay *replay, struct pen_error *err)
+{
+    struct settings *all;
+    int r = replay->sink != NULL ? replay_keep_sink(settings, replay->sink, err) : 0;
+
+    if (r < 0)
+        return r;
+    all = malloc(sizeof(*all));
+    if (all == NULL)
+        abort();
+    *all = *settings;
+    memset(settings->sources, 0, sizeof(settings->sources));
+    settings->source_count = 0;
+    for (unsigned i = 0; i < settings->sink_count; i++)
+        memset(settings->sinks[i].source_mask, 0, sizeof(settings->sinks[i].source_mask));
+    for (size_t i = 0; i < replay->source_count && r == 0; i++)
+        r = replay_keep_source(settings, all, replay->sources[i], err);
+    if (r == 0 && replay->path_count > 0)
+        r = replay_add_paths(settings, replay, err);
+    free(all);
     return r;
 }
 

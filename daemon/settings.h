@@ -77,10 +77,19 @@ struct settings *settings_share(struct settings *settings);        /* one more t
 /* For commands that look at what lies on disk: the file's state_dir, whatever else is wrong with the file or missing in the
  * environment. The caller's to free. */
 int settings_state_dir(char **ret, const char *path, struct pen_error *err);
-/* For `replay`: one file source of that name over these absolute paths takes the place of all sources and goes to every
- * sink, or to the named one alone (NULL: every). Each source's events go where the sinks' `events =` let them. */
-int settings_replay(struct settings *settings, const char *name, char *const *paths, size_t count, const char *parser,
-                    const char *sink, struct pen_error *err);
+/* For `replay`, what takes the place of all sources: those named, which go to the sinks that take them, and a file source of the
+ * name `replay` over absolute paths, which goes to every sink. */
+struct settings_replay {
+    char *const *paths;
+    size_t path_count;
+    const char *const *sources;      /* names of configured ones */
+    size_t source_count;
+    const char *parser;              /* for the paths */
+    const char *sink;                /* to this one alone; NULL: to every one */
+};
+int settings_replay(struct settings *settings, const struct settings_replay *replay, struct pen_error *err);
+/* NULL: there is none. */
+const struct source_settings *settings_source(const struct settings *settings, const char *name);
 
 /* ---- What a reload changes: settings_compare.c ---- */
 

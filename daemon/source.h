@@ -23,6 +23,7 @@ struct source_host;                  /* the pipeline's side of one source */
 struct stream;
 struct http;
 struct probe;
+struct window;
 
 /* Bytes of a stream. capacity is what may be filled; JSON_PADDING more bytes are allocated behind it. */
 struct chunk {
@@ -91,6 +92,8 @@ struct http *source_http(struct source_host *host);         /* daemon/http.h: th
 /* Replay: read what is there to its end, take an end of file as final, then call source_drained() once. */
 bool source_is_once(const struct source_host *host);
 void source_drained(struct source_host *host);
+/* Replay: the event times that are asked for. What cannot hold one of them need not be opened; NULL: all are. */
+const struct window *source_window(const struct source_host *host);
 /* For counters: a stream that could not be read (permission, I/O). Repeats are the source's to sum up. */
 void source_trouble(struct source_host *host);
 
@@ -102,6 +105,12 @@ struct source_number {
     enum { SOURCE_COUNT, SOURCE_LEVEL } kind;      /* grows since the start; goes up and down */
     uint64_t value;
     const char *help;                              /* one sentence, static */
+};
+
+/* How far a replay is, in bytes as they lie there: packed, where they are. */
+struct source_progress {
+    uint64_t done, total;
+    bool whole;                      /* all there is was found: the total stands */
 };
 
 struct source_type {
@@ -129,6 +138,8 @@ struct source_type {
     size_t (*numbers)(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX]);
     /* `check --online`: asks the far end whether it would let us read (daemon/probe.h). May be NULL. */
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
+    /* Whether, and how far, it can be replayed: NULL where it keeps no archive. */
+    void (*progress)(void *self, struct source_progress *progress);
     bool by_message;                 /* its streams are queues: positions and ends count messages, not bytes */
 };
 

@@ -24,6 +24,8 @@ struct status_source {
     const char *name, *type;
     uint64_t records, events, unknown, malformed, partly, oversize, cut;
     uint64_t bytes;                  /* of chunks done with */
+    uint64_t outside;                /* a replay's: events that its window left out */
+    struct source_progress progress; /* a replay's */
     uint64_t streams, troubles;
     uint64_t newest_ms;              /* newest event time accepted, since 1970 */
     uint64_t behind_bytes;           /* known to be there and not safe yet: either bytes … */

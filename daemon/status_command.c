@@ -5,6 +5,7 @@
  */
 #include "daemon/ask.h"
 #include "daemon/commands.h"
+#include "daemon/replay_job.h"
 #include "daemon/settings.h"
 #include "daemon/status_view.h"
 #include "daemon/words.h"
@@ -23,7 +24,8 @@
 
 static const char status_usage[] =
     "Usage: penstock status [OPTION...]\n"
-    "Asks the running daemon: sources with their lag, sinks with their state, spools, dead letters. As root or the daemon's user.\n"
+    "Asks the running daemon: sources with their lag, sinks with their state, spools, dead letters; and lists the replays that run or\n"
+    "were stopped. As root or the daemon's user.\n"
     "\n"
     "  -c, --config FILE   the daemon's configuration (default /etc/penstock/penstock.conf)\n"
     "      --json          all of it as one JSON object\n"
@@ -55,6 +57,19 @@ static unsigned wants_colour(void)
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
 
     return isatty(STDOUT_FILENO) && (no == NULL || *no == '\0') && (term == NULL || strcmp(term, "dumb") != 0) ? VIEW_COLOUR : 0;
+}
+
+/* The daemon's own object, with the replays beside it as one more member. */
+static void json_print(const struct answer *answer, const char *state_dir, struct buf *out)
+{
+    size_t size = answer->body.size;
+
+    while (size > 0 && answer->body.data[size - 1] != '}')
+        size--;
+    buf_add(out, answer->body.data, size > 0 ? size - 1 : 0);
+    BUF_LITERAL(out, ",\"replays\":");
+    replay_jobs_json(state_dir, out);
+    BUF_LITERAL(out, "}\n");
 }
 
 /* Negative: go on. */
@@ -95,12 +110,14 @@ int command_status(int argc, char **argv)
         status = 1;
     } else {
         if (json)
-            buf_add(&view, answer.body.data, answer.body.size);
+            json_print(&answer, state_dir, &view);
         else
             status_view(&answer.root, NULL, wants_colour(), &view);
-        fwrite(view.data, 1, view.size, stdout);
         status = answer_is_ready(&answer) ? 0 : 1;
     }
+    if (!json)
+        replay_jobs_view(state_dir, &view);
+    fwrite(view.data, 1, view.size, stdout);
     buf_free(&view);
     answer_free(&answer);
     free(state_dir);

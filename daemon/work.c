@@ -9,9 +9,14 @@
  * the record is made in the next run, by parsing it again and skipping the events already taken. Parsers are pure, so the
  * messages of all runs, end to end, are the same bytes for every output_max. A parser need not look at what it skips: so
  * what was wrong there is told in the run that met it, and `blamed` keeps the record from being counted twice.
+ *
+ * Events outside of the plan's window are passed over and counted; a record that travels whole does so if any of its events is
+ * in the window. A run ends inside a record only when that record has just brought a message: then the whole has gone, too.
  */
 #include "daemon/work.h"
 #include "daemon/schema/pattern.h"
+
+#include "daemon/window.h"
 
 #include <assert.h>
 #include <openssl/evp.h>
@@ -40,6 +45,7 @@ struct worker {
     uint64_t position;
     uint64_t taken;                  /* events of it, those of earlier runs included */
     bool blamed;                     /* it is counted as partly read, perhaps by an earlier run */
+    bool gone;                       /* an event of it was in the window, perhaps in an earlier run: it travels whole but once */
     char trouble[256];
 };
 
@@ -104,6 +110,7 @@ static void messages_reset(struct work_messages *messages, size_t output_max)
         buf_free(&messages->bytes);
     messages->bytes.size = 0;
     messages->count = 0;
+    messages->outside = 0;
 }
 
 static struct work_message *messages_add(struct work_messages *messages)
@@ -169,20 +176,44 @@ static void worker_number(struct worker *worker, uint64_t ordinal)
     worker->meta.id_size = 33 + (uint32_t)size;
 }
 
+static bool event_is_outside(const struct work_plan *plan, const struct pen_event *event)
+{
+    int64_t ticks = event_ticks(event, INT64_MIN);
+
+    return plan->window != NULL && ticks != INT64_MIN && !window_has(plan->window, ticks);
+}
+
 static bool on_event(void *arg, const struct pen_event *event, uint64_t ordinal)
 {
     struct worker *worker = arg;
     const struct work_plan *plan = worker->work->plan;
+    bool outside = event_is_outside(plan, event);
 
     if (worker_is_full(worker))
         return false;
-    worker_number(worker, ordinal);
-    for (size_t i = 0; i < plan->schema_count; i++)
-        if (ordinal == 0 || !plan->schemas[i]->per_record)
-            worker_write(worker, i, event);
     worker->taken = ordinal + 1;
     worker->work->counts.events++;
+    worker->work->counts.outside += outside;
+    worker_number(worker, ordinal);
+    for (size_t i = 0; i < plan->schema_count; i++) {
+        bool per_record = plan->schemas[i]->per_record;
+
+        if (outside)
+            worker->messages[i].outside += !per_record;
+        else if (!per_record || !worker->gone)
+            worker_write(worker, i, event);
+    }
+    worker->gone |= !outside;
     return true;
+}
+
+/* All that it tells of lies outside: it does not travel whole, either. */
+static void worker_leave_out(struct worker *worker)
+{
+    const struct work_plan *plan = worker->work->plan;
+
+    for (size_t i = 0; i < plan->schema_count; i++)
+        worker->messages[i].outside += plan->schemas[i]->per_record;
 }
 
 /* A record whose parser found nothing to report is still a record: schemas that carry records whole get it. */
@@ -252,6 +283,7 @@ static enum pen_parsed worker_parse(struct worker *worker, size_t index, uint64_
 
     out_begin(worker->out, skip);
     worker->taken = skip;
+    worker->gone = skip > 0;
     worker->meta.parser = parser->parser->name;
     return parser->parser->parse(parser->self, &worker->record, worker->out);
 }
@@ -296,6 +328,8 @@ static bool worker_record(struct worker *worker, uint64_t skip)
     }
     if (worker->taken == 0)
         worker_write_eventless(worker);
+    else if (!worker->gone)
+        worker_leave_out(worker);
     work->counts.unknown += index == unknown;
     work->counts.records++;
     return true;

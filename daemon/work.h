@@ -13,6 +13,7 @@
 
 #define WORK_SCHEMAS_MAX 8
 
+struct window;
 struct plugin;                           /* a shared object that holds a user's parser */
 
 struct work_parser {
@@ -31,6 +32,7 @@ struct work_plan {
     size_t record_max;                   /* bytes of one record */
     size_t big_record;                   /* a record above this needs `big_allowed`, for its JSON tree's sake */
     size_t output_max;                   /* per schema: a run stops after the message that passes this */
+    const struct window *window;         /* events outside of it become no messages; NULL: none is */
 };
 
 struct work_message {
@@ -44,6 +46,7 @@ struct work_messages {                   /* one schema's output of one run */
     struct buf bytes;                    /* messages end to end, nothing between */
     struct work_message *index;
     size_t count, capacity;
+    uint64_t outside;                    /* messages that the window left out */
 };
 
 /* A record that did not become what it should: for the log and for `parse`'s stderr. Never holds contents. */
@@ -60,6 +63,7 @@ struct work_counts {
     uint64_t malformed;                  /* records not JSON, refused by their parser, torn; included in unknown */
     uint64_t partly;                     /* records of which some part could not be read */
     uint64_t oversize;                   /* records past record_max: their beginning travels as unknown */
+    uint64_t outside;                    /* of the events, those that the window left out */
     uint64_t cut;                        /* messages with a field that a schema had to cut (per schema) */
 };
 

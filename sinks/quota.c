@@ -16,6 +16,7 @@
 struct bucket {
     double size, level;
     double a_ms;                     /* it fills by this; 0: no bound */
+    double whole_size, whole_a_ms;   /* as much as the service allows all of us together */
 };
 
 TAILQ_HEAD(quota_claims, quota_claim);
@@ -26,6 +27,7 @@ struct quota {
     char *dcr;
     unsigned users;
     struct bucket requests, bytes;
+    const struct pen_beside *beside; /* NULL: all of it is ours */
     uint64_t filled_ms;
     struct quota_claims live, replayed;
     uv_timer_t timer;
@@ -39,9 +41,20 @@ static void bucket_limit(struct bucket *bucket, uint64_t a_minute)
 {
     double size = (double)a_minute / 60, a_ms = size * 59 / MINUTE_MS;
 
-    if (a_minute == 0 || (bucket->a_ms > 0 && bucket->a_ms <= a_ms))
+    if (a_minute == 0 || (bucket->whole_a_ms > 0 && bucket->whole_a_ms <= a_ms))
         return;
-    *bucket = (struct bucket){ .size = size, .level = size, .a_ms = a_ms };
+    *bucket = (struct bucket){ .size = size, .level = size, .a_ms = a_ms, .whole_size = size, .whole_a_ms = a_ms };
+}
+
+/* Ours of the whole, while the daemon uses so much a minute. */
+static void bucket_share(struct bucket *bucket, uint64_t used)
+{
+    double left = bucket->whole_a_ms - (double)used / MINUTE_MS;
+
+    bucket->a_ms = left > bucket->whole_a_ms / 60 ? left : bucket->whole_a_ms / 60;
+    if (bucket->a_ms > bucket->whole_a_ms / 2)
+        bucket->a_ms = bucket->whole_a_ms / 2;
+    bucket->size = bucket->whole_size / 2;
 }
 
 static void bucket_fill(struct bucket *bucket, uint64_t ms)
@@ -63,6 +76,10 @@ static void quota_fill(struct quota *quota)
 {
     uint64_t now = uv_now(quota->loop);
 
+    if (quota->beside != NULL) {
+        bucket_share(&quota->requests, quota->beside->requests_a_minute);
+        bucket_share(&quota->bytes, quota->beside->bytes_a_minute);
+    }
     bucket_fill(&quota->requests, now - quota->filled_ms);
     bucket_fill(&quota->bytes, now - quota->filled_ms);
     quota->filled_ms = now;
@@ -178,6 +195,12 @@ struct quota *quota_open(uv_loop_t *loop, const char *dcr, uint64_t requests_a_m
     bucket_limit(&quota->requests, requests_a_minute);
     bucket_limit(&quota->bytes, bytes_a_minute);
     return quota;
+}
+
+void quota_give_way(struct quota *quota, const struct pen_beside *beside)
+{
+    quota->beside = beside;
+    quota_fill(quota);
 }
 
 static void on_timer_closed(uv_handle_t *handle)

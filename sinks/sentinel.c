@@ -703,16 +703,14 @@ static void sentinel_open_urls(struct sentinel *sentinel)
     }
 }
 
-/* A job beside the daemon leaves it half of the minute. */
 static struct quota *sentinel_open_quota(const struct sentinel *sentinel)
 {
-    uint64_t requests = (uint64_t)sentinel->set.requests_a_minute, bytes = sentinel->set.bytes_a_minute;
+    struct quota *quota = quota_open(sentinel->host->loop, sentinel->set.dcr, (uint64_t)sentinel->set.requests_a_minute,
+                                     sentinel->set.bytes_a_minute);
 
-    if (sentinel->host->beside) {
-        requests -= requests / 2;
-        bytes -= bytes / 2;
-    }
-    return quota_open(sentinel->host->loop, sentinel->set.dcr, requests, bytes);
+    if (sentinel->host->beside != NULL)
+        quota_give_way(quota, sentinel->host->beside);
+    return quota;
 }
 
 static struct arrival *sentinel_open_arrival(const struct sentinel *sentinel, const struct pen_conf *conf)

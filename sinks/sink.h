@@ -79,13 +79,19 @@ struct pen_arrival {
 struct http;                         /* daemon/http.h: curl on the loop, one for the process */
 struct probe;
 
+/* A job beside the daemon (replay, resend): of what a far end allots both it takes the smaller half, and gives way where the
+ * daemon's use of it, as far as is known, leaves less. */
+struct pen_beside {
+    uint64_t requests_a_minute, bytes_a_minute;    /* the daemon's, now */
+};
+
 /* What the daemon lends a sink for its life. */
 struct pen_host {
     uv_loop_t *loop;
     struct http *http;
     const char *schema;              /* name of the schema this sink's messages are written in */
     size_t memory_max;               /* the sink's share of the budget for its libraries */
-    bool beside;                     /* a job beside the daemon (replay, resend): of what a far end allots it takes less */
+    const struct pen_beside *beside; /* NULL: the daemon itself */
 };
 
 struct pen_sink {

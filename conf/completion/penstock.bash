@@ -30,8 +30,11 @@ _penstock()
         case $prev in
         -c|--config) compopt -o default; return ;;
         --parser|--sink) return ;;
+        --rate) return ;;
+        --late) return ;;
+        --from|--to) return ;;
         esac
-        [ "${cur:0:1}" = - ] && words="--config --parser --sink --help"
+        [ "${cur:0:1}" = - ] && words="--config --from --to --late --rate --parser --sink --dry-run --anew --help"
         files=yes
         ;;
     *:dead)

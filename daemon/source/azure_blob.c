@@ -35,6 +35,10 @@
  * modified since it began. Of the LOOSE_MAX blobs last modified the positions are kept; an older one that grows is read
  * from its start again.
  *
+ * A replay (`once`) discovers once, walks each place once, from where its window begins, and sweeps once if something lies in no
+ * place; names whose hours cannot hold anything of the window are passed over, and folders not entered. A place is walked again
+ * only for blobs that changed while they were read. The queue is left alone.
+ *
  * What can be lost, as far as we know:
  *
  *   - a blob deleted before it was read (a retention shorter than the backlog), and what was appended before a deletion;
@@ -47,6 +51,7 @@
 #include "daemon/source/azure_blob.h"
 
 #include "daemon/log.h"
+#include "daemon/window.h"
 #include "daemon/source/azure_hours.h"
 
 #include <assert.h>
@@ -136,6 +141,7 @@ void blob_ready(struct blob *blob, const struct storage_blob *entry, bool final)
         blob->created = entry->created;
     blob->want = want_new(entry);
     blob->want->final = final;
+    source->wanted += entry->size - (blob->packed || blob->position > entry->size ? 0 : blob->position);
     blob->end_etag = 0;
     blob->state = BLOB_READY;
     /* What is written now does not wait behind a backlog. */
@@ -303,10 +309,28 @@ static void on_tick(uv_timer_t *timer)
     if (source->closing)
         return;
     find_tick(source);
+    if (source->once && !source->drained && find_is_done(source)) {
+        source->drained = true;
+        source_drained(source->host);
+        return;
+    }
     source_kick(source);
 }
 
 /* ---- Settings -------------------------------------------------------------------------------------------------- */
+
+/* A replay begins where its window does, not where the source did. */
+static void source_take_window(struct blob_source *source)
+{
+    const struct window *window = source_window(source->host);
+
+    source->once = source_is_once(source->host);
+    if (!source->once)
+        return;
+    source->since_s = 0;
+    if (window != NULL && window->from_ticks > WINDOW_EARLY_S * WINDOW_TICKS_A_SECOND)
+        source->since_s = window->from_ticks / WINDOW_TICKS_A_SECOND - WINDOW_EARLY_S;
+}
 
 /* Seconds since 1970; 0: at the oldest; -1: now. */
 static int since_read(const char *text, int64_t *since, struct pen_error *err)
@@ -445,6 +469,7 @@ static int blob_source_open(void **self, struct source_host *host, const struct 
     r = source_fill(source, conf, err);
     if (r < 0)
         goto fail;
+    source_take_window(source);
     size = strlen(source->container);
     while (source->container[size - 1] == '/')
         source->container[--size] = '\0';
@@ -460,7 +485,7 @@ static int blob_source_open(void **self, struct source_host *host, const struct 
     r = storage_new(&source->storage, source_http(host), source_loop(host), &storage_conf, err);
     if (r < 0)
         goto fail;
-    if (source->queue != NULL) {
+    if (source->queue != NULL && !source->once) {  /* its messages are the daemon's */
         storage_conf = source_queue_conf(source);
         r = notices_new(&source->notices, source, &storage_conf, err);
         if (r < 0)
@@ -581,9 +606,19 @@ static size_t blob_source_numbers(void *self, struct source_number numbers[SOURC
     return count;
 }
 
+static void blob_source_progress(void *self, struct source_progress *progress)
+{
+    const struct blob_source *source = self;
+    uint64_t fetched = storage_counts(source->storage)->fetched;
+
+    *progress = (struct source_progress){
+        .done = fetched < source->wanted ? fetched : source->wanted, .total = source->wanted, .whole = find_is_whole(source),
+    };
+}
+
 const struct source_type azure_blob_source = {
     .name = "azure-blob", .options = blob_options, .open = blob_source_open, .start = blob_source_start,
     .on_chunk = blob_source_on_chunk, .on_flow = blob_source_on_flow, .stop = blob_source_stop, .close = blob_source_close,
     .prove = blob_source_prove, .numbers = blob_source_numbers,
-    .probe = blob_source_probe,
+    .probe = blob_source_probe, .progress = blob_source_progress,
 };

@@ -54,6 +54,7 @@ struct want {
     uint64_t skip;                   /* unpacked bytes that were read in an earlier life */
     bool fresh;                      /* `packed` is not fed yet */
     bool starved;                    /* all that was fed is unpacked */
+    bool damaged;                    /* it was said */
 };
 
 struct blob {
@@ -146,6 +147,10 @@ struct blob_source {
     char *sweep_name;
     bool begun;                      /* they are known, from an earlier life or from book_begin() */
 
+    /* of a replay: each place is walked once, and again only for blobs that changed while they were read */
+    bool once, drained;
+    uint64_t wanted;                 /* bytes to be fetched, of all blobs found */
+
     uint64_t hold_ms;                /* no request before this */
     uint32_t backoff_ms;
     bool busy_said, refused_list, refused_read;
@@ -194,6 +199,10 @@ bool find_has_room(const struct blob_source *source);             /* for more bl
 /* Of a blob that somebody else has named. hint: as it is now; false where it is at work, and has changed meanwhile. */
 bool find_wants(const struct blob_source *source, const char *name);
 bool find_hint(struct blob_source *source, const struct storage_blob *entry);
+/* azure_once.c, of a replay: all there is was found; was found, and read. */
+bool find_is_whole(const struct blob_source *source);
+bool find_is_done(const struct blob_source *source);
+void find_again(struct blob_source *source);         /* walks once more what changed under the reading */
 void find_hurry(struct blob_source *source);         /* no place rests for longer than a poll */
 
 /* ---- azure_reader.c: one blob at work ---- */

@@ -8,6 +8,7 @@
 
 #include "daemon/log.h"
 #include "daemon/source/azure_hours.h"
+#include "daemon/window.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,14 @@ static bool source_wants(const struct blob_source *source, const char *name)
     return i < source->prefix.count || source->prefix.count == 0;
 }
 
+/* By its hours: something of a replay's window may lie there. */
+static bool source_may_hold(const struct blob_source *source, const char *name)
+{
+    const struct window *window = source_window(source->host);
+
+    return window == NULL || window_may_hold(window, name);
+}
+
 /* Names with such parts do not survive a URL. */
 static bool name_is_usable(const char *name)
 {
@@ -57,6 +66,14 @@ static bool name_is_usable(const char *name)
             return true;
         name += size + 1;
     }
+}
+
+/* Its hour is over. What lies in no hour is an archive. */
+static bool blob_is_over(const struct blob *blob)
+{
+    const struct blob_source *source = blob->place->source;
+
+    return blob_is_loose(blob) || ((int64_t)blob->hour + 1) * 3600 + source->watch_ms / 1000 < storage_now(source->storage);
 }
 
 /* Its hour is over, and it has been quiet: what is left over at its end is torn. */
@@ -83,7 +100,7 @@ static void blob_listed(struct blob *blob, const struct storage_blob *entry)
         return;
     if (!same && entry->modified > blob->place->newest)
         blob->place->newest = entry->modified;
-    blob_ready(blob, entry, same);
+    blob_ready(blob, entry, same || (blob->place->source->once && blob_is_over(blob)));
 }
 
 static void blob_found(struct place *place, const struct storage_blob *entry, int32_t hour, bool sweep)
@@ -94,7 +111,7 @@ static void blob_found(struct place *place, const struct storage_blob *entry, in
         place->newest = entry->modified;
     blob->pending = sweep;
     place->source->sweep_pending += sweep;
-    blob_ready(blob, entry, false);
+    blob_ready(blob, entry, place->source->once && blob_is_over(blob));
 }
 
 static void source_archived(struct blob_source *source, const char *name)
@@ -120,7 +137,7 @@ static void source_listed(struct blob_source *source, const struct storage_blob 
     struct place *place = &source->loose;
     struct blob *blob;
 
-    if (entry->kind == STORAGE_OTHER || !source_wants(source, entry->name))
+    if (entry->kind == STORAGE_OTHER || !source_wants(source, entry->name) || !source_may_hold(source, entry->name))
         return;
     if (!name_is_usable(entry->name)) {
         source_unusable(source, entry->name);
@@ -253,7 +270,7 @@ static void place_advance(struct place *place)
             next = blob->hour;
     if (next <= place->next)
         return;
-    if (source_wants(place->source, place->prefix))                /* else `prefix` leaves some of it out */
+    if (!place->source->once && source_wants(place->source, place->prefix))    /* else `prefix` leaves some of it out */
         place_judge_hours(place, next);
     for (blob = LIST_FIRST(&place->blobs); blob != NULL; blob = after) {
         after = LIST_NEXT(blob, entry);
@@ -300,7 +317,10 @@ static void on_place_blob(void *arg, const struct storage_blob *entry)
 static enum walk_choice on_place_folder(void *arg, const char *folder)
 {
     struct place *place = arg;
+    const struct window *window = source_window(place->source->host);
 
+    if (!source_may_hold(place->source, folder))
+        return WALK_SKIP;
     switch (hours_part(folder, place->prefix_size, place->next)) {
     case HOURS_BEFORE:
         return WALK_SKIP;
@@ -309,7 +329,7 @@ static enum walk_choice on_place_folder(void *arg, const char *folder)
     case HOURS_WHOLE:
         break;
     }
-    return WALK_ALL;
+    return window == NULL || window_ends_after(window, folder) ? WALK_ALL : WALK_INTO;
 }
 
 /* A blob that its whole walk did not see is no more. */
@@ -359,7 +379,7 @@ static void on_place_step(void *arg, const struct storage_answer *answer)
     place->source->walking--;
     place->source->walking_whole -= place->whole;
     place->state = PLACE_RESTING;
-    place->due_ms = source_now_ms(place->source->host) + place_interval_ms(place);
+    place->due_ms = place->source->once ? UINT64_MAX : source_now_ms(place->source->host) + place_interval_ms(place);
     if (place->whole)
         place_walked(place);
 }
@@ -383,7 +403,7 @@ static void place_walk(struct place *place)
         place->walk_began = now;
         place->listed_to = place->next;
     }
-    if (place->next == 0) {
+    if (place->next == 0 && source_window(source->host) == NULL) {
         buf_text(&prefix, "%sy=", place->prefix);
         walk_add(&place->walk, prefix.data, prefix.size, false);
     } else if (current - place->next >= DIRECT_MAX || current < place->next) {
@@ -445,7 +465,7 @@ static void on_discovered_step(void *arg, const struct storage_answer *answer)
     if (answer->verdict != STORAGE_OK || !walk_is_done(&source->discover))
         return;
     source->discovering = false;
-    source->discover_due_ms = source_now_ms(source->host) + source->rescan_ms;
+    source->discover_due_ms = source->once ? UINT64_MAX : source_now_ms(source->host) + source->rescan_ms;
     source_forget_places(source);
     if (source->place_count == 0 && !source->loose_seen && source->discovers == 1)
         log_line(LOG_NOTE, "nothing is in the container yet, or nothing under `prefix`; what comes will be read", "source",
@@ -544,7 +564,7 @@ static uint64_t source_sweep_due(const struct blob_source *source)
     int64_t since_ms = (storage_now(source->storage) - source->late_mark) * 1000;
     uint64_t now_ms = source_now_ms(source->host);
 
-    if (source->relist_ms == 0)
+    if (source->relist_ms == 0 || source->once)
         return UINT64_MAX;
     if (!source->begun)
         return now_ms + source->relist_ms;
@@ -563,7 +583,7 @@ static void source_swept(struct blob_source *source)
     source->sweep_name = NULL;
     stragglers_let_go(source);
     source_save(source);
-    if (source->loose_seen)
+    if (source->loose_seen && !source->once)
         source->sweep_due_ms = now_ms + (took_ms * 10 > source->poll_ms ? took_ms * 10 : source->poll_ms);
     else
         source->sweep_due_ms = source_sweep_due(source);
@@ -658,7 +678,7 @@ static void place_fall_due(struct place *place)
     struct blob_source *source = place->source;
 
     place->state = PLACE_DUE;
-    place->whole = place->walks % WHOLE_EVERY == 0 || place_is_told(place) || hours_at(storage_now(source->storage)) - place->next >= DIRECT_MAX;
+    place->whole = source->once || place->walks % WHOLE_EVERY == 0 || place_is_told(place) || hours_at(storage_now(source->storage)) - place->next >= DIRECT_MAX;
     TAILQ_INSERT_TAIL(place->whole ? &source->due_whole : &source->due, place, turn);
 }
 
@@ -679,6 +699,8 @@ void find_tick(struct blob_source *source)
         if (place->state == PLACE_RESTING && now_ms >= place->due_ms)
             place_fall_due(place);
     }
+    if (source->once)
+        find_again(source);
 }
 
 void find_hurry(struct blob_source *source)

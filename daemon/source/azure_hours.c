@@ -85,9 +85,25 @@ void hours_prefix(struct buf *out, const char *place, size_t size, int32_t hour)
     buf_text(out, "y=%04d/m=%02d/d=%02d/h=%02d/", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour);
 }
 
+/* Hours of a year, a month, a day, an hour: by how many parts of the four a name tells. */
+static const int64_t longest[] = { 0, 366 * 24, 31 * 24, 24, 1 };
+
+bool hours_span(const char *name, int64_t *begin_s, int64_t *end_s)
+{
+    size_t place_size;
+    unsigned parts;
+    int64_t hour;
+
+    if (!hours_place(name, &place_size))
+        return false;
+    parts = parts_read(name + place_size, &hour);
+    *begin_s = hour * 3600;
+    *end_s = (hour + longest[parts]) * 3600;
+    return true;
+}
+
 enum hours_part hours_part(const char *folder, size_t place_size, int32_t from)
 {
-    static const int64_t longest[] = { 0, 366 * 24, 31 * 24, 24, 1 };
     int64_t begin;
     unsigned parts = parts_read(folder + place_size, &begin);
 

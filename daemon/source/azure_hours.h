@@ -17,6 +17,8 @@ bool hours_place(const char *name, size_t *place_size);
 /* The hour a blob's name tells; HOURS_NONE where it does not tell all of it, whatever lies there. */
 int32_t hours_of(const char *name, size_t *place_size);
 int32_t hours_at(int64_t seconds);
+/* The seconds since 1970 that such a name, or folder (with its slash), tells of; false where it tells none. */
+bool hours_span(const char *name, int64_t *begin_s, int64_t *end_s);
 /* "PLACEy=2026/m=11/d=22/h=18/" */
 void hours_prefix(struct buf *out, const char *place, size_t size, int32_t hour);
 

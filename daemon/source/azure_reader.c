@@ -88,6 +88,17 @@ static void blob_done(struct blob *blob)
     blob_rest(blob);
 }
 
+/* In a replay nothing more will come of it. It is no end that the row may know: whoever tries again should hear of it again. */
+static void blob_note_cut(struct blob *blob)
+{
+    if (!blob->want->damaged) {
+        blob_log(blob, LOG_WARN, "an archive ends in its middle: it is read up to there", NULL);
+        source_trouble(blob->place->source->host);
+    }
+    blob->end_etag = 0;
+    blob->failed = true;
+}
+
 /* All of it was offered: it is as the ETag says until that changes. */
 static void blob_ended(struct blob *blob, const char *rest, size_t size)
 {
@@ -99,6 +110,8 @@ static void blob_ended(struct blob *blob, const char *rest, size_t size)
     blob->modified = want->modified;
     blob->created = want->created;
     blob->failed = false;
+    if (blob->place->source->once && want->unpack != NULL && !unpack_complete(want->unpack))
+        blob_note_cut(blob);
     if (blob->stream != NULL)
         blob_save(blob);
     blob_done(blob);
@@ -402,6 +415,7 @@ static void on_unpacked(uv_work_t *work, int status)
     if (job->result < 0) {
         blob_log(blob, LOG_WARN, "an archive is damaged: it is read up to there", job->err.text);
         source_trouble(blob->place->source->host);
+        want->damaged = true;
         want->starved = true;
         want->fetched = want->size;
     }
@@ -453,7 +467,7 @@ static void blob_offer(struct blob *blob)
         blob_save(blob);
     stream_set_end(blob->stream, blob->packed ? 0 : want->size);
     want->chunk->offset = blob_position(blob);
-    want->chunk->final = want->final && want_is_at_end(want);
+    want->chunk->final = want->final && want_is_at_end(want) && (want->unpack == NULL || unpack_complete(want->unpack));
     blob->state = BLOB_OUT;
     stream_offer(blob->stream, want->chunk);
 }

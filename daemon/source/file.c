@@ -81,8 +81,9 @@ static void file_new(struct source_file *source, const char *path, const struct 
 
     file->key = file_key_new();
     file->sweep = source->sweep;
-    file->skip = source->start == START_END && !source->had_rows && !source->swept;
+    file->skip = source->start == START_END && !source->had_rows && !source->swept && !source_is_once(source->host);
     file->final = source_is_once(source->host);
+    file->size = (uint64_t)st->st_size;
     file_take_path(file, path);
     file_take_inode(file, st->st_dev, st->st_ino);
     file_ready(file);
@@ -107,8 +108,10 @@ static void on_found(void *arg, const char *path, const struct stat *st)
 
     if (holder != NULL)
         holder->sweep = source->sweep;
-    if (owner != NULL)
+    if (owner != NULL) {
         owner->sweep = source->sweep;
+        owner->size = (uint64_t)st->st_size;
+    }
     if (holder != NULL && holder == owner) {
         if (!file_is_as_read(holder, st))
             file_check(holder);
@@ -237,7 +240,7 @@ static void file_source_start(void *self)
     file_source_load(source);
     source->finder_conf = (struct finder_conf){
         .loop = source_loop(source->host), .source = source_name(source->host), .glob = source->glob,
-        .exclude = source->exclude_glob, .links = source->links, .once = source_is_once(source->host),
+        .exclude = source->exclude_glob, .links = source->links, .once = source_is_once(source->host), .window = source_window(source->host),
         .rescan_ms = source->rescan_ms, .watches_max = (size_t)source->watches_max,
     };
     source->finder = finder_new(&source->finder_conf, &file_finder_events, source);
@@ -318,8 +321,30 @@ static void file_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     file_source_note_at_rest(source);
 }
 
+/* What cannot be read is done with, too. */
+static uint64_t file_done(const struct file *file)
+{
+    uint64_t done = file->packed ? file->taken : file_position(file);
+
+    if (file->failed || (file->end_size != UNKNOWN_SIZE && file->state == FILE_IDLE) || done > file->size)
+        return file->size;
+    return done;
+}
+
+static void file_source_progress(void *self, struct source_progress *progress)
+{
+    const struct source_file *source = self;
+    const struct file *file;
+
+    *progress = (struct source_progress){ .whole = source->swept };
+    LIST_FOREACH(file, &source->files, all) {
+        progress->done += file_done(file);
+        progress->total += file->size;
+    }
+}
+
 const struct source_type file_source = {
     .name = "file", .options = file_options, .open = file_source_open, .start = file_source_start,
     .on_chunk = file_source_on_chunk, .on_flow = file_source_on_flow, .stop = file_source_stop, .close = file_source_close,
-    .on_rest = file_source_on_rest,
+    .on_rest = file_source_on_rest, .progress = file_source_progress,
 };

@@ -227,6 +227,21 @@ static void file_damaged(struct file *file, struct reading *reading)
     reading->end = true;
 }
 
+/* Of a file that is still written the rest may come; of a replay's, that was all. It is no end that the row may know: whoever
+ * tries again should hear of it again. */
+static void file_note_cut(struct file *file, const struct reading *reading)
+{
+    if (!source_is_once(file->source->host) || !reading->end || unpack_complete(file->reader->unpack))
+        return;
+    file->failed = true;
+    file->end_size = UNKNOWN_SIZE;
+    if (reading->err.code != 0)      /* damaged: it was said */
+        return;
+    log_line(LOG_WARN, "an archive ends in its middle: it is read up to there", "source", source_name(file->source->host), "path",
+             file->path, "position", log_number(file_position(file)), NULL);
+    source_trouble(file->source->host);
+}
+
 static void file_skipped(struct file *file, uint64_t position)
 {
     file->skip = false;
@@ -244,7 +259,7 @@ static void file_offer(struct file *file, const struct reading *reading)
         file_open_stream(file);
     chunk->size = reading->size;
     chunk->offset = stream_position(file->stream);
-    chunk->final = reading->end && !reading->changed && file->final;
+    chunk->final = reading->end && !reading->changed && file->final && unpack_complete(file->reader->unpack);
     file->at_end = reading->end;
     stream_set_end(file->stream, reader_is_packed(file->reader) ? 0 : (uint64_t)reading->st.st_size);
     file->state = FILE_OUT;
@@ -301,6 +316,8 @@ static void file_take_reading(struct file *file, struct reading *reading)
     }
     if (reading->changed)
         file->again = true;
+    file->taken = unpack_taken(file->reader->unpack);
+    file_note_cut(file, reading);
     if (reader_is_packed(file->reader) && !file->packed && !reading->end) {
         if (source->packed_count >= PACKED_MAX) {
             file_park(file);

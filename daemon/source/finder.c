@@ -13,6 +13,7 @@
  */
 #include "daemon/source/finder.h"
 #include "daemon/log.h"
+#include "daemon/window.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -332,15 +333,28 @@ static void finder_say_trouble(struct finder *finder, const char *path, int trou
     finder->folder_trouble = true;
 }
 
+/* By its path alone: what it holds lies outside of the window. */
+static bool finder_passes_over(const struct finder *finder, const char *path, bool folder)
+{
+    char name[PATH_MAX + 1];
+
+    if (finder->conf->window == NULL)
+        return false;
+    (void)snprintf(name, sizeof name, "%s%s", path, folder ? "/" : "");
+    return !window_may_hold(finder->conf->window, name);
+}
+
 static void finder_take_entries(struct finder *finder)
 {
     for (size_t i = 0; i < finder->entry_count; i++) {
         struct glob_entry *entry = &finder->entries[i];
 
-        if (!finder->closing && S_ISDIR(entry->st.st_mode)) {
+        if (finder->closing || finder_passes_over(finder, entry->path, S_ISDIR(entry->st.st_mode))) {
+            ;
+        } else if (S_ISDIR(entry->st.st_mode)) {
             finder_watch(finder, entry->path, &entry->st);
             finder_push(finder, entry->path, true, finder->item->sweep);
-        } else if (!finder->closing) {
+        } else {
             finder->events->found(finder->arg, entry->path, &entry->st);
         }
         free(entry->path);
@@ -352,7 +366,7 @@ static bool finder_wants(const struct finder *finder, const char *path, bool fol
 {
     const struct glob *glob = finder->conf->glob, *exclude = finder->conf->exclude;
 
-    return (exclude == NULL || !glob_matches(exclude, path)) &&
+    return !finder_passes_over(finder, path, folder) && (exclude == NULL || !glob_matches(exclude, path)) &&
            (folder ? glob_enters(glob, path) : glob_matches(glob, path));
 }
 

@@ -23,6 +23,7 @@ struct finder_conf {
     const struct glob *glob, *exclude;
     bool links;
     bool once;                       /* one sweep, no watches */
+    const struct window *window;     /* folders and files of other hours are passed over; NULL: none are */
     uint32_t rescan_ms;
     size_t watches_max;
 };

@@ -295,6 +295,12 @@ bool source_is_once(const struct source_host *h)
     return h->once;
 }
 
+const struct window *source_window(const struct source_host *h)
+{
+    (void)h;
+    return NULL;
+}
+
 void source_drained(struct source_host *h)
 {
     assert_false(h->drained);

@@ -115,6 +115,28 @@ static void test_a_minute_is_kept_and_used(void **state)
     }
 }
 
+/* A job takes half of the minute; what the daemon takes beyond its own half is not the job's; and it never stands still. */
+static void test_a_job_gives_way(void **state)
+{
+    static const struct { uint64_t live, least, most; } cases[] = {
+        { 0, 590, 600 }, { 500, 590, 600 }, { 900, 270, 310 }, { 1100, 70, 110 }, { 1200, 19, 31 }, { 9000, 19, 31 },
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct pen_beside beside = { .requests_a_minute = cases[i].live, .bytes_a_minute = cases[i].live * 1000 };
+
+        quota = quota_open(&loop, "dcr-a", 1200, 1200000);
+        quota_give_way(quota, &beside);
+        for (uint64_t end = loop.time + 240000; loop.time < end; pass(1))
+            if (!waits[0])
+                (void)ask(0, 1000, false);
+        assert_windows(cases[i].most, cases[i].most * 1000);
+        assert_in_range(grant_count, 4 * cases[i].least, 4 * cases[i].most);
+        teardown(state);
+        setup(state);
+    }
+}
+
 /* At random, with pauses, in which no more is saved up than the burst. */
 static void test_a_minute_is_kept_at_random(void **state)
 {
@@ -204,6 +226,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     static const struct CMUnitTest tests[] = {
         TEST(test_a_minute_is_kept_and_used), TEST(test_a_minute_is_kept_at_random), TEST(test_live_goes_first),
+        TEST(test_a_job_gives_way),
         TEST(test_a_dcr_has_one_quota), TEST(test_a_charge_is_paid_back),
     };
 

@@ -104,6 +104,8 @@ static void no_mistake(void *arg, const char *file, unsigned line, const char *s
     fail_msg("%s:%u: %s", file, line, sentence);
 }
 
+static const struct pen_beside nothing_beside;
+
 /* The section as a user would write it; `rows` may repeat none of these. */
 static int sink_open(const char *schema, const char *rows, const char *endpoint, const char *dcr, struct pen_error *err)
 {
@@ -116,7 +118,7 @@ static int sink_open(const char *schema, const char *rows, const char *endpoint,
             "secret_file = %s/secret\nauthority = http://127.0.0.1:%d\n%s", endpoint, dcr, dir, entra_server.port, rows);
     fclose(file);
     assert_int_equal(conf_read(&conf, path, no_mistake, NULL, err), 0);
-    host = (struct pen_host){ .loop = &loop, .http = http, .schema = schema, .beside = beside };
+    host = (struct pen_host){ .loop = &loop, .http = http, .schema = schema, .beside = beside ? &nothing_beside : NULL };
     return sentinel_sink.open(&sink, &host, conf_section(conf, CONF_SINK, 0), err);
 }
 
@@ -635,7 +637,7 @@ static void test_a_job_beside_takes_half(void **state)
     beside = true;
     setup_with("asim", "requests_a_minute = 601\nbytes_a_minute = 0\n", good_token, COUNT(good_token), turns, 1);
     beside = false;
-    assert_true(((struct sentinel *)sink)->quota->requests.size == 301.0 / 60);
+    assert_true(((struct sentinel *)sink)->quota->requests.size == 601.0 / 60 / 2);
     assert_true(((struct sentinel *)sink)->quota->bytes.a_ms == 0);
     teardown();
 }

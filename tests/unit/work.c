@@ -2,6 +2,7 @@
  * The pure pipeline's promises: every record becomes messages or travels as unknown with a reason; the counts add up; what
  * comes out does not depend on how the input was cut, nor on how much output one run may make.
  */
+#include "daemon/window.h"
 #include "daemon/work.h"
 
 #include <setjmp.h>
@@ -103,6 +104,7 @@ static struct work_plan plan_of(size_t output_max)
 struct result {
     struct buf lines, records;
     struct work_counts counts;
+    uint64_t left_out;               /* records */
     size_t faults, runs;
 };
 
@@ -121,7 +123,9 @@ static void result_take(struct result *result, const struct work *work)
     }
     buf_add(&result->lines, messages[0].bytes.data, messages[0].bytes.size);
     buf_add(&result->records, messages[1].bytes.data, messages[1].bytes.size);
-    assert_int_equal(messages[0].count, work->counts.events);
+    assert_int_equal(messages[0].count + messages[0].outside, work->counts.events);
+    assert_int_equal(messages[0].outside, work->counts.outside);
+    result->left_out += messages[1].outside;
     result->counts.records += work->counts.records;
     result->counts.events += work->counts.events;
     result->counts.unknown += work->counts.unknown;
@@ -129,6 +133,7 @@ static void result_take(struct result *result, const struct work *work)
     result->counts.partly += work->counts.partly;
     result->counts.oversize += work->counts.oversize;
     result->counts.cut += work->counts.cut;
+    result->counts.outside += work->counts.outside;
     result->faults += work->fault_count;
     result->runs++;
 }
@@ -232,6 +237,34 @@ static void test_output_bound_changes_nothing_but_the_runs(void **state)
         result_free(&bound);
     }
     result_free(&whole);
+}
+
+/* What lies outside is counted, its neighbours keep their ids, and a record travels whole once if anything of it lies inside:
+ * wherever a run ends. Events without a time are in every window. */
+static void test_a_window_leaves_out_what_lies_outside(void **state)
+{
+    static const struct window window = { .from_ticks = 10, .to_ticks = 20 };
+
+    (void)state;
+    for (size_t output_max = 0; output_max < 2000; output_max += output_max < 100 ? 1 : 97) {
+        struct work_plan plan = plan_of(output_max);
+        struct result result;
+        size_t records = 0;
+
+        plan.window = &window;
+        result = run_all(plan, mixed, strlen(mixed), sizeof(mixed));
+        assert_int_equal(result.counts.events, 53);
+        assert_int_equal(result.counts.outside, 3 + 2 + 30);
+        assert_int_equal(result.left_out, 2);        /* {"count":3} and {"count":2}; {"count":0} says nothing of time */
+        for (size_t i = 0; i < result.records.size; i++)
+            records += result.records.data[i] == '\n';
+        assert_int_equal(records, 12 - 2);
+        assert_non_null(strstr(result.lines.data, "-10 {\"count\":40}"));
+        assert_non_null(strstr(result.lines.data, "-19 {\"count\":40}"));
+        assert_null(strstr(result.lines.data, "-9 {\"count\":40}"));
+        assert_null(strstr(result.lines.data, "-20 {\"count\":40}"));
+        result_free(&result);
+    }
 }
 
 static void test_cuts_change_nothing(void **state)
@@ -476,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_every_record_is_accounted_for),
         cmocka_unit_test(test_per_record_schemas_get_each_record_once),
         cmocka_unit_test(test_output_bound_changes_nothing_but_the_runs),
+        cmocka_unit_test(test_a_window_leaves_out_what_lies_outside),
         cmocka_unit_test(test_cuts_change_nothing),
         cmocka_unit_test(test_records_of_a_whole_message_stand_at_its_number),
         cmocka_unit_test(test_runs_that_add_make_what_single_ones_make),
