@@ -126,8 +126,8 @@ def peer(which, family, codec):
 
 # ---- Latency: a line is appended, and the far end has it
 
-def line_to_sentinel(gap_s, lines, **more):
-    return lambda lab: latency.to_sentinel(lab, gap_s, lines, more)
+def line_to_sentinel(gap_s, lines, rate=None, **more):
+    return lambda lab: latency.to_sentinel(lab, gap_s, lines, more, rate)
 
 
 def line_to_kafka(gap_s, lines, **more):
@@ -181,6 +181,9 @@ CASES += [Case('peers', 'Penstock: file to Kafka, lz4', 'nsg-lines', kafka('nsg-
 CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', line_to_sentinel(0.1, 100, flush='10ms')),
           Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', line_to_sentinel(0.001, 8000, flush='100ms'),
                quick=False),
+          *[Case('latency', f'line to Sentinel, 20 lines/s, flush {flush}' + (f', beside a replay at {rate}B/s' if rate else ''), 'activity',
+                 line_to_sentinel(0.05, 600, rate, flush=flush), quick=False)
+            for flush in ('2s', '100ms') for rate in (None, '1M', '4M')],
           Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', line_to_kafka(0.1, 100, flush='10ms')),
           Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', line_to_kafka(0.001, 8000, flush='100ms'),
                quick=False)]

@@ -3,7 +3,11 @@
 One file is one stream, whose order holds: the n-th row that arrived is the n-th line that was appended, so nothing needs to be
 marked. At the stand-in of the ingestion API the moment is when a request was read and checked; in Kafka it is the time that the
 broker gives a message when it appends it, in whole milliseconds.
+
+Beside a replay the lines are the same; a day of flow logs goes to the same sink meanwhile, in streams of its own, by which the
+two are told apart.
 """
+import contextlib
 import re
 import subprocess
 import time
@@ -11,8 +15,8 @@ import time
 import measure
 from lab import files
 from measure import GIVE_UP
-from penstock import Penstock, total, wait_until
-from records import Maker, activity_line
+from penstock import Penstock, binary, environment, total, wait_until
+from records import Made, Maker, activity_line, write_vnet
 
 WARM = 5                             # lines before those that count: tokens, connections
 
@@ -40,7 +44,35 @@ def percentiles(waits):
     return {'p50': at(0.5), 'p90': at(0.9), 'p99': at(0.99), 'max': waits[-1]}
 
 
-def run(lab, sink, gap_s, lines, arrivals):
+def day(lab, hour_bytes):
+    """24 hours of VNet flow logs in Azure's folders."""
+    def make(folder):
+        made = Made()
+        for hour in range(24):
+            path = folder / f'flowLogResourceID=/A/y=2026/m=11/d=18/h={hour:02}/m=00/macAddress=000D3A000001/PT1H.json'
+            path.parent.mkdir(parents=True)
+            made.add(write_vnet(path, size=hour_bytes, seed=hour))
+        return made
+    return lab.generated(f'day-{hour_bytes}', make)[0]
+
+
+@contextlib.contextmanager
+def replay(daemon, folder, rate):
+    """It must go on for as long as lines are appended, or nothing was measured."""
+    log = daemon.folder / 'replay.log'
+    with open(log, 'wb') as out, \
+            subprocess.Popen([binary(), 'replay', '-c', daemon.config, '--rate', rate, folder], stdout=out, stderr=out,
+                             env=environment()) as process:
+        try:
+            wait_until(lambda: process.poll() is not None or b'msg="started"' in log.read_bytes(), 60, 'the replay', daemon)
+            yield
+            if process.poll() is not None:
+                raise RuntimeError(f'the replay was over too soon:\n{log.read_text()}')
+        finally:
+            process.kill()
+
+
+def run(lab, sink, gap_s, lines, arrivals, beside=lambda daemon: contextlib.nullcontext()):
     """Appends while the daemon runs; arrivals() are the times of all rows in order, warm ones included."""
     path = lab.folder / 'latency.json'
     path.write_bytes(b'')
@@ -50,7 +82,8 @@ def run(lab, sink, gap_s, lines, arrivals):
         daemon = Penstock(lab.folder / 'latency', files(path), sink).start()
         append(path, 0.01, WARM)
         wait_until(lambda: total(daemon.counters(), 'delivered') >= WARM, 60, 'the first lines', daemon)
-        stamps = append(path, gap_s, lines)
+        with beside(daemon):
+            stamps = append(path, gap_s, lines)
         wait_until(lambda: total(daemon.counters(), 'delivered') >= WARM + lines, GIVE_UP, 'the last line', daemon)
         daemon.stop()
     finally:
@@ -62,14 +95,21 @@ def run(lab, sink, gap_s, lines, arrivals):
     return percentiles([after - before for before, after in zip(stamps, arrived)])
 
 
-def to_sentinel(lab, gap_s, lines, more):
+def to_sentinel(lab, gap_s, lines, more, rate=None):
+    """With a rate: beside a replay of a day, at so much a second."""
     far_end = lab.far_end('count')
     before = len(far_end.requests())
 
+    def beside(daemon):
+        hour_bytes = int(rate[:-1]) * 2**20 * int(gap_s * lines + 30) // 24
+        return replay(daemon, day(lab, hour_bytes), rate)
+
     def arrivals():
-        return [request['at'] for request in far_end.requests()[before:] if request['status'] == 204
-                for _ in range(request['rows'])]
-    return run(lab, lab.sentinel(far_end, **more), gap_s, lines, arrivals)
+        return [request['at'] for request in far_end.requests()[before:]
+                if request['status'] == 204 and request['stream'] == 'Custom-PenstockAudit' for _ in range(request['rows'])]
+    if rate is None:
+        return run(lab, lab.sentinel(far_end, **more), gap_s, lines, arrivals)
+    return run(lab, lab.sentinel(far_end, **more), gap_s, lines, arrivals, beside)
 
 
 def to_kafka(lab, gap_s, lines, more):
