@@ -1,10 +1,10 @@
 /*
  * replay.c - `penstock replay`: archived logs through the same pipeline to the same sinks, once, as a job beside the daemon.
  *
- * A job has its own state folder (replay_job.h), named after what is replayed, so that the same command goes on where a stopped
- * or killed one was. It reads only what may hold events of its window (window.h), no faster than its rate (pace.h), with less
- * claim to the processor than the daemon, and gives way to the daemon's own traffic (replay_beside.h). With --dry-run it sends
- * and keeps nothing: sinks that count take the places of all (replay_dry.h).
+ * A job has its own state folder (replay_job.h), named after what is replayed, so that the same command goes on where a
+ * stopped or killed one was. It reads only what may hold events of its window (window.h), no faster than its rate
+ * (pace.h), with less claim to the processor than the daemon, and gives way to the daemon's own traffic
+ * (replay_beside.h). With --dry-run it sends and keeps nothing: sinks that count take the places of all (replay_dry.h).
  */
 #include "daemon/commands.h"
 #include "daemon/io.h"
@@ -37,7 +37,8 @@
 
 static const char usage[] =
     "Usage: penstock replay [OPTION...] SOURCE|PATH...\n"
-    "Delivers archived logs once more and exits: files, folders, patterns (plain, gzip or zstd), and configured sources by name.\n"
+    "Delivers archived logs once more and exits: files, folders, patterns (plain, gzip or zstd), and configured sources by\n"
+    "name.\n"
     "\n"
     "  -c, --config FILE   configuration whose sinks are used (default /etc/penstock/penstock.conf)\n"
     "      --from TIME     events from this time on: 2026-03-01, 2026-03-01T10:00Z, -36h (before now; d, h, m)\n"
@@ -50,9 +51,9 @@ static const char usage[] =
     "      --anew          begin at the beginning, where the same command was stopped before\n"
     "  -h, --help          this text\n"
     "\n"
-    "The same command goes on where a stopped or killed one was; `penstock status` lists those. Times are UTC; events without a\n"
-    "readable time are replayed, whatever the window. Exit: 0 all delivered, 1 stopped before that, or something is dead or could\n"
-    "not be read, 2 wrong use or configuration.\n";
+    "The same command goes on where a stopped or killed one was; `penstock status` lists those. Times are UTC; events\n"
+    "without a readable time are replayed, whatever the window. Exit: 0 all delivered, 1 stopped before that, or something\n"
+    "is dead or could not be read, 2 wrong use or configuration.\n";
 
 struct replay_call {
     const char *config, *parser, *sink, *from, *to, *late, *rate;
@@ -141,8 +142,8 @@ static int rate_read(const char *text, struct pace_rate *rate, struct pen_error 
         rate->a_second <<= 10;
     if (*text < '0' || *text > '9' || errno != 0 || number == 0 || number > UINT64_C(1) << 40 ||
         (*end != '\0' && (end[1] != '\0' || (unit == NULL && *end != 'r'))))
-        return pen_error_set(err, UV_EINVAL, "--rate: expected bytes a second (5M; K, M or G) or records a second (2000r), found "
-                             "\"%.64s\"", text);
+        return pen_error_set(err, UV_EINVAL, "--rate: expected bytes a second (5M; K, M or G) or records a second (2000r), "
+                             "found \"%.64s\"", text);
     return 0;
 }
 
@@ -193,7 +194,7 @@ static void shared_sinks(struct replay *replay)
 
 /* ---- How far it is ---- */
 
-/* What this start has done, and those before; but what is done of what lies there is told by the sources, over all of them. */
+/* What this start has done, and those before; but what is done of what lies there is told by the sources, over all. */
 static void replay_look(struct replay *replay)
 {
     const struct replay_figures *before = &replay->job.before;
@@ -245,7 +246,8 @@ static void replay_draw(const struct replay *replay)
 
     (void)ioctl(STDERR_FILENO, TIOCGWINSZ, &size);
     progress_line(line, size.ws_col > 0 && size.ws_col < sizeof(line) ? size.ws_col : 80, &replay->figures,
-                  progress_rate(&replay->progress), progress_left_s(&replay->progress, &replay->figures), replay_waits(replay));
+                  progress_rate(&replay->progress), progress_left_s(&replay->progress, &replay->figures),
+                  replay_waits(replay));
     fprintf(stderr, "\r%s\033[K", line);
     log_over_progress(true);
 }
@@ -344,12 +346,12 @@ static void replay_sum(const struct replay *replay)
     char bytes[40];
 
     progress_bytes(bytes, sizeof(bytes), (double)figures->bytes);
-    fprintf(stderr, "penstock replay: %" PRIu64 " records (%s), %" PRIu64 " events, %" PRIu64 " of them outside of the window; %" PRIu64
-            " messages %s, %" PRIu64 " dead\n", figures->records, bytes, figures->events, figures->outside, figures->delivered,
-            replay->call->dry ? "counted" : "delivered", figures->dead);
+    fprintf(stderr, "penstock replay: %" PRIu64 " records (%s), %" PRIu64 " events, %" PRIu64 " of them outside of the window; "
+            "%" PRIu64 " messages %s, %" PRIu64 " dead\n", figures->records, bytes, figures->events, figures->outside,
+            figures->delivered, replay->call->dry ? "counted" : "delivered", figures->dead);
 }
 
-/* The exit status. What is left to do is said, and kept. Letters that have been resent or dropped since are not left. */
+/* The exit status. What is left to do is said, and kept: not so letters that have been resent or dropped since. */
 static int replay_end(const struct replay *replay, int status)
 {
     const struct replay_figures *figures = &replay->figures;
@@ -365,7 +367,7 @@ static int replay_end(const struct replay *replay, int status)
     if (replay->call->dry)
         return status;
     if (replay->stopped)
-        fprintf(stderr, "penstock replay: stopped: not everything is delivered; the same command goes on there\n");
+        fputs("penstock replay: stopped: not everything is delivered; the same command goes on there\n", stderr);
     if (figures->dead_bytes > 0) {
         fprintf(stderr, "penstock replay: for the dead letters: penstock dead list --state-dir %s\n", replay->job.dir);
         status = 1;
@@ -382,9 +384,11 @@ static int replay_end(const struct replay *replay, int status)
 /* As a shell would take it. */
 static void command_add(struct buf *command, const char *word)
 {
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=+,@%";
+
     if (command->size > 0)
         buf_char(command, ' ');
-    if (*word != '\0' && strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=+,@%") == strlen(word)) {
+    if (*word != '\0' && strspn(word, plain) == strlen(word)) {
         buf_add(command, word, strlen(word));
         return;
     }
@@ -415,7 +419,8 @@ static int replay_open_job(struct replay *replay, const char *command, struct pe
     words[count++] = call->from;
     words[count++] = call->to;
     words[count++] = call->late;
-    return replay_job_open(&replay->job, replay->settings->daemon.state_dir, words, count, command, &replay->window, call->anew, err);
+    return replay_job_open(&replay->job, replay->settings->daemon.state_dir, words, count, command, &replay->window,
+                           call->anew, err);
 }
 
 static void replay_say_begin(const struct replay *replay)
