@@ -340,7 +340,7 @@ void pipeline_recall(struct pipeline *pipeline)
                 break;
         if (stream != NULL) {
             TAILQ_REMOVE(&pipeline->queue, stream, queued);
-            stream_give_back(stream);
+            stream_give_back(stream, false);
         }
     } while (stream != NULL);
 }

@@ -269,7 +269,7 @@ static void replay_say(struct replay *replay, uint64_t now_ms)
     replay->said_ms = now_ms;
     progress_line(line, sizeof(line), &replay->figures, progress_rate(&replay->progress),
                   progress_left_s(&replay->progress, &replay->figures), replay_waits(replay));
-    log_line(LOG_NOTE, line, "replay", strrchr(replay->job.dir, '/') + 1, NULL);
+    log_line(LOG_NOTE, line + strspn(line, " "), "replay", strrchr(replay->job.dir, '/') + 1, NULL);
 }
 
 static void on_second(uv_timer_t *timer)

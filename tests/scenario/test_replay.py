@@ -1,6 +1,7 @@
 """Replay as a job: a window of event time, a rate, a place to go on from, way for the daemon. Judged by what arrived, and when."""
 import contextlib
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -198,6 +199,37 @@ def test_a_container_goes_on_after_a_kill(penstock, far_end, service, key_file, 
     assert set(far_end.uids()) == set(archive.ids())
     assert service.sent() < sent + sum(len(blob.content()) for blob in service.blobs.values()) * 0.9
     assert done.stderr.count('going on where it was') == 1
+
+
+def test_a_containers_archives_are_whole_or_it_is_said(penstock, far_end, service, key_file, archive):
+    """What is cut or damaged makes the exit status 1, again and again, until it is mended; the rest is delivered but once."""
+    service.put(archive.name(0), archive.text(0))
+    text = archive.text(1, records=2000)
+    whole = gzip.compress(text)
+    service.put(archive.name(1, 'PT1H.json.gz'), whole[:-20])
+    daemon = penstock(service.source(key_file), far_end.sink(**LIFE))
+    for _ in range(2):
+        done = replay(daemon, 'blobs')
+        assert done.returncode == 1 and 'ends in its middle' in done.stderr, done.stderr
+    service.put(archive.name(1, 'PT1H.json.gz'), whole)
+    done = replay(daemon, 'blobs')
+    assert done.returncode == 0, done.stderr
+    assert sorted(far_end.uids()) == archive.ids()
+
+
+def test_a_blob_that_changes_under_the_reading_is_walked_again(penstock, far_end, service, key_file, archive):
+    first = archive.text(0, records=300)
+    service.put(archive.name(0), first)
+    name = archive.name(0)
+
+    def race(request):
+        if request.method == 'GET' and 'comp' not in request.query and service.blobs[name].content() == first:
+            service.put(name, first + archive.text(1, records=300))
+    service.before = race
+    daemon = penstock(service.source(key_file, chunk='16K'), far_end.sink(**LIFE))
+    done = replay(daemon, 'blobs')
+    assert done.returncode == 0, done.stderr
+    assert sorted(far_end.uids()) == archive.ids()
 
 
 # Going on.

@@ -887,7 +887,7 @@ static void test_a_row_is_given_to_another_source(void **state)
     (void)state;
     bench_open(1);
     put(40);
-    outlet_drop(bench.outlet, 0);
+    outlet_drop(bench.outlet, 0, 1);
     turn_until_idle();
     outlet_row_renew(bench.outlet, 0);
     assert_int_equal(ledger_taken(ledger(0)), 0);
