@@ -263,13 +263,15 @@ static void replay_undraw(const struct replay *replay)
 static void replay_say(struct replay *replay, uint64_t now_ms)
 {
     char line[256];
+    const char *text = line;
 
     if (now_ms - replay->said_ms < (now_ms - replay->began_ms < SAY_MS + EVERY_MS ? SAY_FIRST_MS : SAY_MS))
         return;
     replay->said_ms = now_ms;
     progress_line(line, sizeof(line), &replay->figures, progress_rate(&replay->progress),
                   progress_left_s(&replay->progress, &replay->figures), replay_waits(replay));
-    log_line(LOG_NOTE, line + strspn(line, " "), "replay", strrchr(replay->job.dir, '/') + 1, NULL);
+    text += strspn(text, " ");
+    log_line(LOG_NOTE, text, "replay", strrchr(replay->job.dir, '/') + 1, NULL);
 }
 
 static void on_second(uv_timer_t *timer)
