@@ -173,10 +173,10 @@ Four files, so that there are jobs for more than one. A worker is one job at a t
 done beside it by the same pool of threads, and TLS by the loop. So one worker keeps more than one core busy, a second costs nothing, since
 jobs share nothing, and what it gains is what daemon and far end have left of the cores: of two, little.'''),
     Curve('sinks', 'Every record to more sinks', 'sinks', False, '''
-To Kafka, lz4, a topic each. A record is read, parsed and given its id once, and written once a schema, whatever the number of sinks. So the first
-sinks of a new schema pay for its writing, and each of the same schema only for what is its own: a copy into its batch, librdkafka, lz4.
-That is a straight line, and no small one: a producer is most of the cost of Kafka. `raw` is in turn with `ocsf` and `asim`, and costs
-less than either. The window of each sink is memory: eight of them need more than the default budget, which `penstock check` says.'''),
+To Kafka, lz4, a topic each. A record is read, parsed and given its id once, and written once a schema, whatever the number of sinks. What
+comes with each sink is its own: a copy into its batch, librdkafka, lz4. That is a straight line, and no small one; the first sink of a
+schema pays for its writing as well, which is less than a producer costs, so that the two lines lie close. Each sink's window is memory:
+eight of them need more than the default budget, which `penstock check` says.'''),
     Curve('record-size', 'Size of a record', 'bytes a record', True, '''
 To Kafka, lz4. A small record costs by the record: it is claimed, gets its event, its times and addresses are read, librdkafka carries it as a
 message with headers of its own. From 60 KB on that has vanished, and what is left is by the byte: framing, UTF-8 and JSON, SHA-256 for

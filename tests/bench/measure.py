@@ -52,19 +52,13 @@ def wait_a_little(start):
     time.sleep(max(LOOK_EVERY, 0.03 * (time.monotonic() - start)))
 
 
-def watched(process):
-    """Waits until it ends by itself."""
+def parse(path, schema):
+    """Runs `penstock parse` to its end."""
     start, peak = time.monotonic(), 0
+    process = subprocess.Popen([binary(), 'parse', '--schema', schema, path], stdout=subprocess.DEVNULL, env=environment())
     while not is_over(process):
         peak = max(peak, peak_of(process))
         time.sleep(LOOK_EVERY)
-    return time.monotonic() - start, peak
-
-
-def parse(path, schema):
-    start = time.monotonic()
-    process = subprocess.Popen([binary(), 'parse', '--schema', schema, path], stdout=subprocess.DEVNULL, env=environment())
-    _, peak = watched(process)
     return Cost(time.monotonic() - start, ended(process), peak)
 
 

@@ -74,8 +74,9 @@ README_ROWS = ('parse: parse to asim, activity', 'parse: parse to asim, nsg', 'p
                'sentinel: file to Sentinel, activity', 'sentinel: file to Sentinel, nsg', 'sentinel: file to Sentinel, vnet',
                'kafka: file to Kafka, activity', 'kafka: file to Kafka, lz4, activity', 'kafka: file to Kafka, lz4, nsg',
                'kafka: file to Kafka, lz4, vnet', 'blob: container to Sentinel, vnet', 'spool: spool to Sentinel, activity')
-README = '''By `tests/bench/run`; {where}. CPU is the daemon's own, user and system, per GB of input; the budget is what we aim
-for. Peers, latency, the cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
+README = '''By `tests/bench/run`; {where}.
+CPU is the daemon's own, user and system, per GB of input; the budget is what we aim for. A load above two or three is other work on the
+same cores. Peers, latency, the cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
 '''
 
 
