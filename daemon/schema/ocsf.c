@@ -932,7 +932,8 @@ static bool write_step(struct writer *writer, const struct step *step, uint32_t 
     buf_add(writer->out, step->key + step->key_at[common], step->key_size - step->key_at[common]);
     value = writer->out->size;
     written = write_value(writer, step);
-    step_note(writer, step, value, written);
+    if (writer->pattern != NULL)
+        step_note(writer, step, value, written);
     if (!written) {
         writer->out->size = start;
         return false;
