@@ -37,10 +37,10 @@ def messages():
 
 def texts(name, text, expression):
     """The literals that an argument can be; one that is a variable is looked up, by its name, where it is set or chosen."""
+    if (name, re.match(r'\w*', expression)[0]) in OTHERS:
+        return []
     if '"' in expression:
         return literals(expression)
-    if (name, expression) in OTHERS:
-        return []
     places = re.findall(rf'\b{expression} = ({UP_TO_THE_END});', text) + re.findall(rf'\w+_{expression}\[\] = \{{(.*?)\n\}};', text, re.S)
     for body in re.findall(rf'\b{expression}_for\(.*?\n}}\n', text, re.S):
         places += re.findall(f'return ({UP_TO_THE_END});', body)
