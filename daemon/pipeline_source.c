@@ -132,7 +132,7 @@ void source_trouble(struct source_host *host)
 
 const struct window *source_window(const struct source_host *host)
 {
-    return host->plan.window;
+    return host->pipeline->conf.window;
 }
 
 void source_drained(struct source_host *host)

@@ -18,7 +18,7 @@
 struct replay_figures {
     uint64_t records, events, outside, bytes;      /* read, and of these those that the window left out; unpacked bytes */
     uint64_t delivered, dead, dropped, waiting;    /* messages; waiting: held or spooled */
-    uint64_t done, total;            /* bytes as they lie there */
+    uint64_t done, total;            /* bytes, as source.h has them */
     uint64_t troubles;               /* things that could not be read */
     uint64_t dead_bytes;             /* of dead letters that are still there */
     int64_t newest_ms;               /* newest event time; negative: none yet */
@@ -38,7 +38,7 @@ struct replay_job {
  * is for whoever opens its state to say. */
 int replay_job_open(struct replay_job *job, const char *state_dir, const char *const *words, size_t count, const char *command,
                     const struct window *window, bool anew, struct pen_error *err);
-/* rate: bytes as they lie there, per second; left_s negative: not known. `state` is one word: running, stopped, failed. */
+/* rate: unpacked bytes a second; left_s negative: not known. `state` is one word: running, stopped, failed. */
 void replay_job_save(const struct replay_job *job, const char *state, const struct replay_figures *figures, double rate,
                      int64_t left_s, const char *waits);
 /* All is delivered: the folder goes. */

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#define PROGRESS_LEAST 5             /* samples, before a guess is made of what is to come */
+#define PROGRESS_LEAST 5             /* samples, before a guess is made of what is to come … */
+#define PROGRESS_START 2             /* … which leaves out those in which all workers took their first chunk at once */
 
 /* ---- How fast ---- */
 
@@ -20,13 +21,16 @@ void progress_take(struct progress *progress, uint64_t now_ms, const struct repl
 
 static double per_second(const struct progress *progress, bool unpacked)
 {
-    unsigned count = progress->count, last, first;
+    unsigned count = progress->count, last, first = 0;
     uint64_t ms, before, after;
 
     if (count < 2)
         return 0;
     last = (count - 1) % PROGRESS_SAMPLES;
-    first = count > PROGRESS_SAMPLES ? count % PROGRESS_SAMPLES : 0;
+    if (count > PROGRESS_SAMPLES)
+        first = count % PROGRESS_SAMPLES;
+    else if (count >= PROGRESS_LEAST)
+        first = PROGRESS_START;
     ms = progress->samples[last].ms - progress->samples[first].ms;
     before = unpacked ? progress->samples[first].bytes : progress->samples[first].done;
     after = unpacked ? progress->samples[last].bytes : progress->samples[last].done;

@@ -17,7 +17,7 @@ struct progress {
 };
 
 void progress_take(struct progress *progress, uint64_t now_ms, const struct replay_figures *figures);
-/* Unpacked bytes a second, and bytes as they lie there. 0 before there are two samples. */
+/* Unpacked bytes a second, and of what is done. 0 before there are two samples. */
 double progress_rate(const struct progress *progress);
 double progress_pace(const struct progress *progress);
 /* Negative: not known yet. */

@@ -107,7 +107,7 @@ struct source_number {
     const char *help;                              /* one sentence, static */
 };
 
-/* How far a replay is, in bytes as they lie there: packed, where they are. */
+/* How far a replay is, in bytes: unpacked, as far as that can be guessed. */
 struct source_progress {
     uint64_t done, total;
     bool whole;                      /* all there is was found: the total stands */

@@ -173,11 +173,6 @@ enum unpack_format unpack_format(const struct unpack *unpack)
     return unpack->format;
 }
 
-uint64_t unpack_taken(const struct unpack *unpack)
-{
-    return unpack->input_at - (unpack->filled - unpack->used);
-}
-
 bool unpack_complete(const struct unpack *unpack)
 {
     return unpack->format == UNPACK_PLAIN ||

@@ -25,8 +25,6 @@ enum unpack_format unpack_format(const struct unpack *unpack);
 /* Reads up to size unpacked bytes into data: > 0 bytes, 0 end for now, negative trouble (UV_EINVAL: damaged archive; what
  * came before is good). */
 ssize_t unpack_read(struct unpack *unpack, char *data, size_t size, struct pen_error *err);
-/* Bytes of the input that were taken so far: of an archive, packed ones. */
-uint64_t unpack_taken(const struct unpack *unpack);
 /* At the end: true when the archive is complete (its trailer was read), or for plain bytes. */
 bool unpack_complete(const struct unpack *unpack);
 /* Plain: seek; packed: start over and skip. */

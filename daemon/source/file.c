@@ -321,25 +321,53 @@ static void file_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     file_source_note_at_rest(source);
 }
 
-/* What cannot be read is done with, too. */
-static uint64_t file_done(const struct file *file)
-{
-    uint64_t done = file->packed ? file->taken : file_position(file);
+/* ---- How far a replay is ---------------------------------------------------------------------------------------- */
 
-    if (file->failed || (file->end_size != UNKNOWN_SIZE && file->state == FILE_IDLE) || done > file->size)
-        return file->size;
-    return done;
+#define UNPACKED_GUESS 10.0          /* bytes of a byte of archive, before one was read */
+
+/* Before it is opened its name is all there is to go by: good enough for a guess. */
+static bool file_is_archive(const struct file *file)
+{
+    const char *dot = strrchr(file->path, '.');
+
+    return dot != NULL && (strcmp(dot, ".gz") == 0 || strcmp(dot, ".zst") == 0);
+}
+
+/* What cannot be read is done with, too. */
+static bool file_is_done(const struct file *file)
+{
+    return file->failed || (file->end_size != UNKNOWN_SIZE && file->state == FILE_IDLE);
+}
+
+/* What archives became so far tells what the others will become. */
+static double source_ratio(const struct source_file *source)
+{
+    uint64_t packed = 0, unpacked = 0;
+    const struct file *file;
+
+    LIST_FOREACH(file, &source->files, all)
+        if (file_is_archive(file) && file_is_done(file)) {
+            packed += file->size;
+            unpacked += file_position(file);
+        }
+    return packed > 0 && unpacked > 0 ? (double)unpacked / (double)packed : UNPACKED_GUESS;
 }
 
 static void file_source_progress(void *self, struct source_progress *progress)
 {
     const struct source_file *source = self;
+    double ratio = source_ratio(source);
     const struct file *file;
 
     *progress = (struct source_progress){ .whole = source->swept };
     LIST_FOREACH(file, &source->files, all) {
-        progress->done += file_done(file);
-        progress->total += file->size;
+        uint64_t size = file_is_archive(file) ? (uint64_t)((double)file->size * ratio) : file->size;
+        uint64_t position = file_position(file);
+
+        if (file_is_done(file) && file_is_archive(file))
+            size = position;
+        progress->total += size;
+        progress->done += file_is_done(file) || position > size ? size : position;
     }
 }
 

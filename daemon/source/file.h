@@ -34,7 +34,7 @@ struct file {
     uint64_t key, position, word;    /* position and word: until the stream is open */
     uint64_t dev, ino;
     struct prints prints;
-    uint64_t size, taken;            /* for progress: as last seen; of an archive, packed bytes taken */
+    uint64_t size;                   /* as last found, for progress */
     uint64_t end_size;               /* UNKNOWN_SIZE: not known to be at its end */
     int64_t end_ctime;               /* ns */
     int64_t gone;                    /* second since when, or 0 */

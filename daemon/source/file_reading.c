@@ -316,7 +316,6 @@ static void file_take_reading(struct file *file, struct reading *reading)
     }
     if (reading->changed)
         file->again = true;
-    file->taken = unpack_taken(file->reader->unpack);
     file_note_cut(file, reading);
     if (reader_is_packed(file->reader) && !file->packed && !reading->end) {
         if (source->packed_count >= PACKED_MAX) {
