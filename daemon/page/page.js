@@ -219,6 +219,11 @@ function ledgerRow(route) {
     element('td', sum === route.taken ? '' : 'bad', sum === route.taken ? '✓' : 'no'));
 }
 
+function reloadNote(answer) {
+  if (answer.daemon.config_good !== 0) return '';
+  return `The last reload failed, the configuration of ${span(stamp(answer) - Date.parse(answer.daemon.config_loaded))} ago goes on; penstock reload says why.`;
+}
+
 function verdict(answer) {
   const all = [...answer.sources, ...answer.sinks];
   const say = (...moods) => moods.flatMap(mood => all.filter(one => one.mood === mood)).map(one => `${one.name}: ${one.state}`).join(', ');
@@ -227,7 +232,7 @@ function verdict(answer) {
   const rate = answer.sinks.reduce((n, sink) => n + (average(rates('sinks', sink.name, 'delivered'), 5) || 0), 0);
   if (say('bad') || !answer.ready) return ['bad', `${say('bad', 'warn') || 'Data stands still'}.${waits}`];
   if (answer.daemon.unsaved) return ['bad', 'The cursors cannot be saved: the disk of the state folder is full or broken.'];
-  if (say('warn')) return ['warn', `${say('warn')}.${waits}`];
+  if (say('warn') || reloadNote(answer)) return ['warn', [say('warn') && `${say('warn')}.${waits}`, reloadNote(answer)].filter(Boolean).join(' ')];
   return ['ok', rate > 0 ? `All is well: ${brief(rate)} messages a second.` : 'All is well, and there is nothing to do.'];
 }
 

@@ -61,12 +61,12 @@ def source(name, **more):
             'troubles': 0, 'behind': 0, 'stalled_ms': 0, 'numbers': {}, **more}
 
 
-def status(sources, sinks, ready=True, reasons=()):
+def status(sources, sinks, ready=True, reasons=(), **daemon):
     routes = [{'source': a['name'], 'sink': b['name'], 'taken': 5, 'delivered': 5, 'dead': 0, 'dropped': 0, 'held': 0, 'spooled': 0}
               for a in sources for b in sinks]
     return {'now': '2026-11-22T10:00:00Z', 'ready': ready, 'reasons': list(reasons), 'sources': sources, 'sinks': sinks, 'routes': routes,
             'daemon': {'version': '1', 'started': '2026-11-20T10:00:00Z', 'held': 1 << 20, 'peak': 1 << 20, 'budget': 64 << 20,
-                       'flow': 'open', 'jobs': 0, 'workers': 2, 'unsaved': 0}}
+                       'flow': 'open', 'jobs': 0, 'workers': 2, 'unsaved': 0, **daemon}}
 
 
 def test_a_daemon_that_is_well(logs, tmp_path, far_end, penstock, page):
@@ -166,6 +166,17 @@ def test_what_did_not_arrive_is_said(penstock, logs, page):
     page.open(Window(daemon).url)
     page.until('document.querySelectorAll(".card[data-name]").length === 3')
     assert page.text().count('Not all that its DCR accepted has arrived') == 1
+
+
+def test_a_reload_that_failed_is_said(penstock, logs, page):
+    daemon = penstock(files(logs), ('sink siem', NOWHERE), listen='127.0.0.1:0').start()
+    served = status([source('activity')], [sink('siem')], config_good=0, config_loaded='2026-11-22T07:00:00Z')
+    page.served['/status.json'] = served
+    page.open(Window(daemon).url)
+    page.until('document.querySelector("#verdict").className === "warn"')
+    assert 'The last reload failed, the configuration of 3 h ago goes on' in page.text()
+    served['daemon']['config_good'] = 1
+    page.until('document.querySelector("#verdict").className === "ok"')
 
 
 def test_it_says_when_nobody_answers(penstock, logs, page):
