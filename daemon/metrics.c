@@ -1,6 +1,7 @@
 /* metrics.c - see metrics.h. */
 #include "daemon/metrics.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -135,10 +136,27 @@ static void numbers_write(const struct status *status, struct buf *out)
             number_write(status, i, &status->sources[i].numbers[n], out);
 }
 
+/* 0: they cannot be counted. */
+static uint64_t open_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    const struct dirent *entry;
+    uint64_t count = 0;
+
+    if (dir == NULL)
+        return 0;
+    while ((entry = readdir(dir)) != NULL)
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count - 1;                /* the folder itself */
+}
+
 static void process_write(const struct status *status, const struct status_row *row, struct buf *out)
 {
     struct rusage usage = { 0 };
+    struct rlimit limit;
     size_t resident = 0;
+    uint64_t count;
 
     if (strcmp(row->metric, "penstock_build_info") == 0) {
         sample_write(out, row->metric, &(struct label){ "version", PENSTOCK_VERSION }, 1, STATUS_PLAIN, 1);
@@ -149,6 +167,12 @@ static void process_write(const struct status *status, const struct status_row *
         sample_write(out, row->metric, NULL, 0, STATUS_MS,
                      (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
                      (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000);
+    } else if (strcmp(row->metric, "process_open_fds") == 0) {
+        if ((count = open_fds()) > 0)
+            sample_write(out, row->metric, NULL, 0, STATUS_PLAIN, count);
+    } else if (strcmp(row->metric, "process_max_fds") == 0) {
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+            sample_write(out, row->metric, NULL, 0, STATUS_PLAIN, limit.rlim_cur);
     } else if (uv_resident_set_memory(&resident) == 0) {
         sample_write(out, row->metric, NULL, 0, STATUS_PLAIN, resident);
     }

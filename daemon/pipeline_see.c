@@ -34,12 +34,14 @@ static void host_see(const struct source_host *host, struct status_source *sourc
         .unknown = host->counts.unknown, .malformed = host->counts.malformed, .partly = host->counts.partly,
         .oversize = host->counts.oversize, .cut = host->counts.cut, .bytes = host->bytes, .outside = host->counts.outside,
         .streams = host->streams.count,
-        .troubles = host->troubles,
+        .troubles = host->troubles, .token_ms = STATUS_NONE,
     };
     host_see_lag(host, source);
     if (type->numbers != NULL && host->self != NULL)
         source->number_count = type->numbers(host->self, source->numbers);
     assert(source->number_count <= SOURCE_NUMBERS_MAX);
+    if (type->token_ms != NULL && host->self != NULL)
+        source->token_ms = type->token_ms(host->self);
     if (host->pipeline->conf.once && type->progress != NULL && host->self != NULL)
         type->progress(host->self, &source->progress);
 }

@@ -140,6 +140,8 @@ struct source_type {
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
     /* Whether, and how far, it can be replayed: NULL where it keeps no archive. */
     void (*progress)(void *self, struct source_progress *progress);
+    /* As a sink's. */
+    uint64_t (*token_ms)(void *self);
     bool by_message;                 /* its streams are queues: positions and ends count messages, not bytes */
 };
 

@@ -52,6 +52,9 @@ const struct status_row status_rows[] = {
     { STATUS_SOURCE, NULL, "stalled_ms", "penstock_source_stalled_seconds", STATUS_MS, SOURCE(stalled_ms),
       "For so long nothing was read though there is something, or it could not be read; 0 while all is well or idle.",
       "The log says why: rights, a mount that hangs, a container or a broker that is away." },
+    { STATUS_SOURCE, NULL, "token_ms", "penstock_source_token_life_seconds", STATUS_MS, SOURCE(token_ms),
+      "How long the source's token from Entra is good for; it is renewed when it is next needed.",
+      "0 while there is something to read: no token can be had, and the log says why." },
     /* ---- Messages: taken = delivered + dead + dropped + held + spooled ---- */
     { STATUS_ROUTE, "messages", "taken", "penstock_messages_taken_total", STATUS_PLAIN, ROUTE(taken),
       "Messages of this source for this sink; always the sum of the next five.", NULL },
@@ -159,6 +162,9 @@ const struct status_row status_rows[] = {
       "Processor time used, the user's and the system's.", NULL },
     { STATUS_PROCESS, NULL, NULL, "process_resident_memory_bytes", STATUS_PLAIN, 0, "Memory in use, as the kernel counts.",
       "The budget and 16 MiB are expected; what goes far beyond is a defect worth a report." },
+    { STATUS_PROCESS, NULL, NULL, "process_open_fds", STATUS_PLAIN, 0, "Open files and connections.",
+      "Near the next one: too many files at work at once, or a defect worth a report." },
+    { STATUS_PROCESS, NULL, NULL, "process_max_fds", STATUS_PLAIN, 0, "How many may be open, LimitNOFILE= of the unit.", NULL },
     /* ---- What only one type of source counts: metrics.c makes the names, and these must be them ---- */
     { STATUS_NUMBER, NULL, NULL, "penstock_source_requests_total", STATUS_PLAIN, 0, "azure-blob: requests to the service.", NULL },
     { STATUS_NUMBER, NULL, NULL, "penstock_source_fetched_total", STATUS_PLAIN, 0, "azure-blob: bytes of blobs downloaded.", NULL },

@@ -587,6 +587,13 @@ static void blob_source_stop(void *self, void (*stopped)(void *arg), void *arg)
     source_note_at_rest(source);
 }
 
+static uint64_t blob_source_token_ms(void *self)
+{
+    const struct blob_source *source = self;
+
+    return storage_token_ms(source->storage);
+}
+
 static size_t blob_source_numbers(void *self, struct source_number numbers[SOURCE_NUMBERS_MAX])
 {
     const struct blob_source *source = self;
@@ -619,6 +626,6 @@ static void blob_source_progress(void *self, struct source_progress *progress)
 const struct source_type azure_blob_source = {
     .name = "azure-blob", .options = blob_options, .open = blob_source_open, .start = blob_source_start,
     .on_chunk = blob_source_on_chunk, .on_flow = blob_source_on_flow, .stop = blob_source_stop, .close = blob_source_close,
-    .prove = blob_source_prove, .numbers = blob_source_numbers,
+    .prove = blob_source_prove, .numbers = blob_source_numbers, .token_ms = blob_source_token_ms,
     .probe = blob_source_probe, .progress = blob_source_progress,
 };

@@ -761,6 +761,11 @@ bool storage_has_time(const struct storage *storage)
     return storage->has_time;
 }
 
+uint64_t storage_token_ms(const struct storage *storage)
+{
+    return storage->entra != NULL ? entra_life_ms(storage->entra) : UINT64_MAX;
+}
+
 const struct storage_counts *storage_counts(const struct storage *storage)
 {
     return &storage->counts;

@@ -76,6 +76,8 @@ struct storage_counts {
     uint64_t requests, fetched, listed;            /* the latter: bytes of blobs, and of listings */
 };
 const struct storage_counts *storage_counts(const struct storage *storage);
+/* How long its token lives yet; UINT64_MAX where there is no need of one. */
+uint64_t storage_token_ms(const struct storage *storage);
 
 /* One page of a listing, in the order of names. The callbacks come while the page does, before done(); what they were told
  * holds even where the page then breaks. */

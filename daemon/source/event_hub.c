@@ -266,10 +266,17 @@ static size_t hub_numbers(void *self, struct source_number numbers[SOURCE_NUMBER
     return count;
 }
 
+static uint64_t hub_token_ms(void *self)
+{
+    const struct hub *hub = self;
+
+    return kafka_login_life_ms(hub->login);
+}
+
 const struct source_type event_hub_source = {
     .name = "event-hub", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .numbers = hub_numbers, .by_message = true,
+    .numbers = hub_numbers, .token_ms = hub_token_ms, .by_message = true,
     .probe = kafka_source_probe,
 };
 
@@ -277,6 +284,6 @@ const struct source_type event_hub_source = {
 const struct source_type kafka_source = {
     .name = "kafka", .options = hub_options, .open = hub_open, .start = hub_on_start, .on_chunk = hub_on_chunk,
     .on_flow = hub_on_flow, .stop = hub_stop, .settle = hub_settle, .close = hub_close, .prove = hub_prove,
-    .numbers = hub_numbers, .by_message = true,
+    .numbers = hub_numbers, .token_ms = hub_token_ms, .by_message = true,
     .probe = kafka_source_probe,
 };

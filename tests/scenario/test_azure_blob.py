@@ -14,6 +14,7 @@ from kafka import Unavailable, at_hand, missing
 from penstock import parse_line, wait_until
 from records import Maker, activity_line, nsg_record, vnet_record
 from test_promise import LIFE, assert_adds_up, event_id
+from window import Window
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'farend'))
 import tls                                       # noqa: E402
@@ -220,7 +221,7 @@ def test_an_app_with_a_role_reads(penstock, far_end, tmp_path):
             entra.spoiled = True
             daemon = penstock(azurite.source('insights-logs-flows', auth='entra', tenant='11111111-2222-3333-4444-555555555555',
                                              client='66666666-7777-8888-9999-aaaaaaaaaaaa', authority=entra.url, secret_file=secret),
-                              far_end.sink(**LIFE)).start()
+                              far_end.sink(**LIFE), listen='127.0.0.1:0').start()
             wait_until(lambda: 'put the secret' in daemon.log_text(), daemon=daemon, what='the alarm')
             assert daemon.stop() == 0
             secret.write_text('a secret')
@@ -230,6 +231,8 @@ def test_an_app_with_a_role_reads(penstock, far_end, tmp_path):
             wait_until(lambda: far_end.count() >= 2, daemon=daemon, what='the first')
             container.upload_blob(hour_name(NSG, now(), mac='00000000000B'), b'{"records":[' + b','.join(records[1:]) + b']}')
             wait_until(lambda: far_end.count() >= 6, daemon=daemon, what='the second')
+            [life] = [value for key, value in Window(daemon).metrics().items() if key[0] == 'penstock_source_token_life_seconds']
+            assert 60 < life <= 24 * 3600
             assert daemon.stop() == 0
             assert sorted(far_end.uids()) == sorted(event_id(raw, n) for raw in records for n in range(2))
     except Unavailable as reason:

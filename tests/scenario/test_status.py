@@ -67,7 +67,9 @@ def test_numbers_add_up_and_promtool_takes_them(logs, far_end, penstock, promtoo
     assert metrics['penstock_spool_bytes', 'siem'] > 0
     assert metrics['penstock_sink_token_life_seconds', 'sentinel'] > 60
     assert ('penstock_sink_token_life_seconds', 'siem') not in metrics       # it needs none
+    assert ('penstock_source_token_life_seconds', 'logs') not in metrics     # nor does it
     assert abs(metrics['process_start_time_seconds',] - time.time()) < 600
+    assert 10 < metrics['process_open_fds',] < metrics['process_max_fds',]
     answers = {key[2:]: value for key, value in metrics.items() if key[:2] == ('penstock_sink_answers_total', 'sentinel')}
     assert list(answers) == [('204', 'delivered')] and sum(answers.values()) == metrics['penstock_sink_batches_total', 'sentinel']
     checked = promtool('check', 'metrics', input=text)
