@@ -24,12 +24,22 @@ struct window {                      /* minutes since 1970, `to` not among them 
     uint64_t accepted;               /* rows */
 };
 
+struct watch {                       /* of one who has it open, and what it is to be asked with */
+    TAILQ_ENTRY(watch) entry;
+    const void *who;
+    struct http *http;
+    struct sentinel_target target;
+    uint32_t every_ms;
+};
+
 struct arrival {
     LIST_ENTRY(arrival) entry;
     uv_loop_t *loop;
     char *dcr;
     unsigned users;
     struct tally tally;
+    TAILQ_HEAD(, watch) watches;     /* the first one's holds */
+    bool timed;                      /* the timer is there */
     /* What follows is only used where somebody watches: entra is NULL else. */
     struct http *http;
     struct entra *entra;
@@ -233,22 +243,73 @@ static void on_timer(uv_timer_t *timer)
     entra_token(arrival->entra, on_token, arrival);
 }
 
-void arrival_watch(struct arrival *arrival, struct http *http, const struct sentinel_target *target, uint32_t every_ms)
+static bool watch_begin(struct arrival *arrival, const struct watch *watch)
 {
     struct pen_error err = { 0 };
 
-    if (arrival->entra != NULL)
-        return;
-    if (entra_new(&arrival->entra, http, arrival->loop, &target->management_entra, &err) < 0) {
+    if (entra_new(&arrival->entra, watch->http, arrival->loop, &watch->target.management_entra, &err) < 0) {
         log_line(LOG_WARN, "whether all arrives that the far end accepts will not be known", "dcr", arrival->dcr, "error",
                  err.text, NULL);
-        return;
+        return false;
     }
-    arrival->http = http;
-    arrival->target = *target;
-    uv_timer_init(arrival->loop, &arrival->timer);
+    arrival->http = watch->http;
+    arrival->target = watch->target;
+    if (!arrival->timed)
+        uv_timer_init(arrival->loop, &arrival->timer);
+    arrival->timed = true;
     arrival->timer.data = arrival;
-    uv_timer_start(&arrival->timer, on_timer, every_ms, every_ms);
+    uv_timer_start(&arrival->timer, on_timer, watch->every_ms, watch->every_ms);
+    return true;
+}
+
+static void arrival_begin(struct arrival *arrival)
+{
+    struct watch *watch;
+
+    while (arrival->entra == NULL && (watch = TAILQ_FIRST(&arrival->watches)) != NULL && !watch_begin(arrival, watch)) {
+        TAILQ_REMOVE(&arrival->watches, watch, entry);
+        free(watch);
+    }
+}
+
+/* With all that is under way. */
+static void arrival_end(struct arrival *arrival)
+{
+    if (arrival->entra == NULL)
+        return;
+    if (arrival->request != NULL)
+        http_cancel(arrival->request);
+    arrival->request = NULL;
+    entra_close(arrival->entra);
+    arrival->entra = NULL;
+    arrival_over(arrival);
+    uv_timer_stop(&arrival->timer);
+}
+
+void arrival_watch(struct arrival *arrival, const void *who, struct http *http, const struct sentinel_target *target, uint32_t every_ms)
+{
+    struct watch *watch = malloc(sizeof(*watch));
+
+    assert(watch);
+    *watch = (struct watch){ .who = who, .http = http, .target = *target, .every_ms = every_ms };
+    TAILQ_INSERT_TAIL(&arrival->watches, watch, entry);
+    arrival_begin(arrival);
+}
+
+static void arrival_unwatch(struct arrival *arrival, const void *who)
+{
+    struct watch *watch;
+
+    TAILQ_FOREACH(watch, &arrival->watches, entry)
+        if (watch->who == who)
+            break;
+    if (watch == NULL)
+        return;
+    if (watch == TAILQ_FIRST(&arrival->watches))
+        arrival_end(arrival);
+    TAILQ_REMOVE(&arrival->watches, watch, entry);
+    free(watch);
+    arrival_begin(arrival);
 }
 
 /* ---- Whose it is ---- */
@@ -266,6 +327,7 @@ struct arrival *arrival_open(uv_loop_t *loop, const char *dcr)
         arrival->loop = loop;
         arrival->dcr = strdup(dcr);
         assert(arrival->dcr);
+        TAILQ_INIT(&arrival->watches);
         tally_begin(&arrival->tally, minute_now());
         arrival->seen = PEN_ARRIVAL_NONE;
         LIST_INSERT_HEAD(&arrivals, arrival, entry);
@@ -300,18 +362,16 @@ static void on_timer_closed(uv_handle_t *timer)
     arrival_free(timer->data);
 }
 
-void arrival_close(struct arrival *arrival)
+void arrival_close(struct arrival *arrival, const void *who)
 {
-    if (arrival == NULL || --arrival->users > 0)
+    if (arrival == NULL)
+        return;
+    arrival_unwatch(arrival, who);
+    if (--arrival->users > 0)
         return;
     LIST_REMOVE(arrival, entry);
-    if (arrival->entra == NULL) {
+    if (arrival->timed)
+        uv_close((uv_handle_t *)&arrival->timer, on_timer_closed);
+    else
         arrival_free(arrival);
-        return;
-    }
-    if (arrival->request != NULL)
-        http_cancel(arrival->request);
-    entra_close(arrival->entra);
-    arrival_over(arrival);
-    uv_close((uv_handle_t *)&arrival->timer, on_timer_closed);
 }

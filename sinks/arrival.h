@@ -32,13 +32,14 @@ struct arrival;
 
 /* The DCR's, made by the first who names it. */
 struct arrival *arrival_open(uv_loop_t *loop, const char *dcr);
-/* Begins to ask; of several wishes the first holds. The target's texts must outlive it. */
-void arrival_watch(struct arrival *arrival, struct http *http, const struct sentinel_target *target, uint32_t every_ms);
+/* Begins to ask, until `who` closes it: so long the target's texts must live. Of several wishes the first holds. */
+void arrival_watch(struct arrival *arrival, const void *who, struct http *http, const struct sentinel_target *target, uint32_t every_ms);
 /* So many rows were accepted just now. Copes with NULL. */
 void arrival_add(struct arrival *arrival, uint32_t rows);
 /* What is known by now. Copes with NULL. */
 struct pen_arrival arrival_see(const struct arrival *arrival);
-/* The last one who leaves ends the question under way; the memory goes on a later turn. Copes with NULL. */
-void arrival_close(struct arrival *arrival);
+/* Who watched ends the question under way, and leaves it to the next who does. The memory goes with the last one, on a later turn.
+ * Copes with NULL. */
+void arrival_close(struct arrival *arrival, const void *who);
 
 #endif

@@ -19,13 +19,18 @@ struct bucket {
     double whole_size, whole_a_ms;   /* as much as the service allows all of us together */
 };
 
+struct wish {                        /* of one who has it open */
+    LIST_ENTRY(wish) entry;
+    uint64_t requests, bytes;        /* a minute */
+};
+
 TAILQ_HEAD(quota_claims, quota_claim);
 
 struct quota {
     LIST_ENTRY(quota) entry;
     uv_loop_t *loop;
     char *dcr;
-    unsigned users;
+    LIST_HEAD(, wish) wishes;
     struct bucket requests, bytes;
     const struct pen_beside *beside; /* NULL: all of it is ours */
     uint64_t filled_ms;
@@ -40,10 +45,10 @@ static LIST_HEAD(, quota) quotas = LIST_HEAD_INITIALIZER(quotas);
 static void bucket_limit(struct bucket *bucket, uint64_t a_minute)
 {
     double size = (double)a_minute / 60, a_ms = size * 59 / MINUTE_MS;
+    double level = bucket->whole_a_ms > 0 && bucket->level < size ? bucket->level : size;
 
-    if (a_minute == 0 || (bucket->whole_a_ms > 0 && bucket->whole_a_ms <= a_ms))
-        return;
-    *bucket = (struct bucket){ .size = size, .level = size, .a_ms = a_ms, .whole_size = size, .whole_a_ms = a_ms };
+    if (a_ms != bucket->whole_a_ms)
+        *bucket = (struct bucket){ .size = size, .level = level, .a_ms = a_ms, .whole_size = size, .whole_a_ms = a_ms };
 }
 
 /* Ours of the whole, while the daemon uses so much a minute. */
@@ -179,21 +184,44 @@ static struct quota *quota_new(uv_loop_t *loop, const char *dcr)
     quota->filled_ms = uv_now(loop);
     TAILQ_INIT(&quota->live);
     TAILQ_INIT(&quota->replayed);
+    LIST_INIT(&quota->wishes);
     uv_timer_init(loop, &quota->timer);
     quota->timer.data = quota;
     LIST_INSERT_HEAD(&quotas, quota, entry);
     return quota;
 }
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b > 0 && b < a) ? b : a;
+}
+
+static void quota_limit(struct quota *quota)
+{
+    const struct wish *wish;
+    uint64_t requests = 0, bytes = 0;
+
+    LIST_FOREACH(wish, &quota->wishes, entry) {
+        requests = smaller(requests, wish->requests);
+        bytes = smaller(bytes, wish->bytes);
+    }
+    bucket_limit(&quota->requests, requests);
+    bucket_limit(&quota->bytes, bytes);
+}
+
 struct quota *quota_open(uv_loop_t *loop, const char *dcr, uint64_t requests_a_minute, uint64_t bytes_a_minute)
 {
     struct quota *quota = quota_find(loop, dcr);
+    struct wish *wish = calloc(1, sizeof(*wish));
 
+    assert(wish);
     if (quota == NULL)
         quota = quota_new(loop, dcr);
-    quota->users++;
-    bucket_limit(&quota->requests, requests_a_minute);
-    bucket_limit(&quota->bytes, bytes_a_minute);
+    wish->requests = requests_a_minute;
+    wish->bytes = bytes_a_minute;
+    LIST_INSERT_HEAD(&quota->wishes, wish, entry);
+    quota_fill(quota);
+    quota_limit(quota);
     return quota;
 }
 
@@ -211,10 +239,24 @@ static void on_timer_closed(uv_handle_t *handle)
     free(quota);
 }
 
-void quota_close(struct quota *quota)
+void quota_close(struct quota *quota, uint64_t requests_a_minute, uint64_t bytes_a_minute)
 {
-    if (quota == NULL || --quota->users > 0)
+    struct wish *wish;
+
+    if (quota == NULL)
         return;
+    LIST_FOREACH(wish, &quota->wishes, entry)
+        if (wish->requests == requests_a_minute && wish->bytes == bytes_a_minute)
+            break;
+    assert(wish);
+    LIST_REMOVE(wish, entry);
+    free(wish);
+    if (!LIST_EMPTY(&quota->wishes)) {
+        quota_fill(quota);
+        quota_limit(quota);
+        quota_arm(quota);
+        return;
+    }
     assert(quota_first(quota) == NULL);
     LIST_REMOVE(quota, entry);
     uv_close((uv_handle_t *)&quota->timer, on_timer_closed);

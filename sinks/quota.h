@@ -28,7 +28,7 @@ struct quota_claim {                 /* one request */
     void (*granted)(struct quota_claim *claim);
 };
 
-/* The DCR's, made by the first who names it. 0: no bound. Of several wishes the smallest holds. */
+/* The DCR's, made by the first who names it. 0: no bound. Of several wishes the smallest holds, for as long as it is open. */
 struct quota *quota_open(uv_loop_t *loop, const char *dcr, uint64_t requests_a_minute, uint64_t bytes_a_minute);
 /* For a job beside the daemon, whose use of it `beside` tells for as long as the quota is open: half of the minute at most, no
  * more than the daemon leaves, and never less than a sixtieth, that the job ends some day. */
@@ -38,7 +38,7 @@ bool quota_ask(struct quota *quota, struct quota_claim *claim);
 void quota_cancel(struct quota *quota, struct quota_claim *claim);   /* one that waits */
 /* A request that goes unasked, since it repeats one that was granted. */
 void quota_charge(struct quota *quota, uint64_t bytes);
-/* The last one who leaves closes its timer; the memory goes on a later turn. Copes with NULL. */
-void quota_close(struct quota *quota);
+/* With the wishes it was opened with. The last one who leaves closes its timer; the memory goes on a later turn. Copes with NULL. */
+void quota_close(struct quota *quota, uint64_t requests_a_minute, uint64_t bytes_a_minute);
 
 #endif

@@ -531,8 +531,8 @@ static void sentinel_close(void *self)
         return;
     assert(sentinel->busy == 0);
     entra_close(sentinel->entra);
-    quota_close(sentinel->quota);
-    arrival_close(sentinel->arrival);
+    quota_close(sentinel->quota, (uint64_t)sentinel->set.requests_a_minute, sentinel->set.bytes_a_minute);
+    arrival_close(sentinel->arrival, sentinel);
     uv_close((uv_handle_t *)&sentinel->timer, on_closed);
 }
 
@@ -724,7 +724,7 @@ static struct arrival *sentinel_open_arrival(const struct sentinel *sentinel, co
         return arrival;
     r = sentinel_target_read(&target, conf, sentinel->host->schema, &err);
     assert(r == 0);                                /* sentinel_fill() has proved it */
-    arrival_watch(arrival, sentinel->host->http, &target, sentinel->set.dcr_compare_ms);
+    arrival_watch(arrival, sentinel, sentinel->host->http, &target, sentinel->set.dcr_compare_ms);
     return arrival;
 }
 

@@ -146,11 +146,11 @@ static void test_sinks_of_one_rule_share_its_tally(void **state)
     assert_int_equal(tally_sum(&other->tally, 0, UINT64_MAX), 0);
     assert_true(arrival_see(first).accepted == UINT64_MAX && arrival_see(first).differs == UINT64_MAX);
     assert_true(arrival_see(NULL).unknown_ms == UINT64_MAX);
-    arrival_close(first);
+    arrival_close(first, NULL);
     arrival_add(second, 1);
-    arrival_close(second);
-    arrival_close(other);
-    arrival_close(NULL);
+    arrival_close(second, NULL);
+    arrival_close(other, NULL);
+    arrival_close(NULL, NULL);
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
@@ -200,7 +200,7 @@ static void watch(const struct server_turn *tokens, size_t token_count, const st
     arrival = arrival_open(&loop, "dcr-a");
     tally_begin(&arrival->tally, minute_now() - 60);
     tally_add(&arrival->tally, minute_now() - 30, 10);
-    arrival_watch(arrival, http, &target, 1);
+    arrival_watch(arrival, http, http, &target, 1);
 }
 #define WATCH(...)                                                        \
     static const struct server_turn turns[] = { __VA_ARGS__ };            \
@@ -208,7 +208,7 @@ static void watch(const struct server_turn *tokens, size_t token_count, const st
 
 static void leave(void)
 {
-    arrival_close(arrival);
+    arrival_close(arrival, http);
     http_close(http, NULL, NULL);
     server_close(&entra_server);
     server_close(&manager);
@@ -310,6 +310,33 @@ static void test_it_ends_while_it_waits_for_a_token(void **state)
     assert_int_equal(manager.request_count, 0);
 }
 
+/* A reload opens a sink anew beside the old one, whose settings go with it: what is asked from then on is in the new one's words. */
+static void test_who_leaves_leaves_it_to_the_next(void **state)
+{
+    static const struct server_turn turns[] = { { NULL, SERVER_SILENT }, ANSWER(ROWS("{\"total\":10.0}")), ANSWER("") };
+    char *old = strdup("/subscriptions/s/dataCollectionRules/old");
+    struct sentinel_target next;
+
+    (void)state;
+    watch(good_tokens, 2, turns, 3);
+    next = arrival->target;
+    arrival->target.resource_id = old;
+    assert_ptr_equal(arrival_open(&loop, "dcr-a"), arrival);
+    arrival_watch(arrival, &next, http, &next, 1);
+    until_asked(&manager, 1);
+    assert_true(asked(0, "/dataCollectionRules/old/"));
+    arrival_close(arrival, http);
+    memset(old, 'x', strlen(old));
+    until_judged();
+    assert_true(asked(1, "/dataCollectionRules/r/"));
+    assert_int_equal(arrival_see(arrival).differs, 0);
+    arrival_open(&loop, "dcr-a");
+    arrival_close(arrival, &next);
+    assert_null(arrival->entra);
+    leave();
+    free(old);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +353,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_count_is_unknown),
         cmocka_unit_test(test_it_ends_while_it_is_asked),
         cmocka_unit_test(test_it_ends_while_it_waits_for_a_token),
+        cmocka_unit_test(test_who_leaves_leaves_it_to_the_next),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

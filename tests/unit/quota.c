@@ -68,11 +68,13 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+    const struct wish *wish = quota != NULL ? LIST_FIRST(&quota->wishes) : NULL;
+
     (void)state;
     for (size_t i = 0; i < CLAIMS; i++)
         if (waits[i])
             quota_cancel(quota, &claims[i]);
-    quota_close(quota);
+    quota_close(quota, wish != NULL ? wish->requests : 0, wish != NULL ? wish->bytes : 0);
     uv_run(&loop, UV_RUN_DEFAULT);
     return uv_loop_close(&loop);
 }
@@ -199,10 +201,13 @@ static void test_a_dcr_has_one_quota(void **state)
     assert_true(waits[1]);
     pass(200);
     assert_false(waits[1]);
-    quota_close(again);
-    quota_close(again);
-    quota_close(other);
-    quota_close(NULL);
+    quota_close(again, 60, 0);                     /* the tightest leaves, and its wish with it */
+    pass(1000);
+    quota_fill(quota);
+    assert_true(bucket_wait_ms(&quota->requests, 50) == 0);
+    quota_close(again, 6000, 0);
+    quota_close(other, 60, 0);
+    quota_close(NULL, 0, 0);
     assert_ptr_equal(quota_find(&loop, "dcr-ab"), quota);
     assert_null(quota_find(&loop, "dcr-ac"));
 }

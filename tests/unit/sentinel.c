@@ -621,7 +621,7 @@ static void test_quota(void **state)
     submit(&next);
     while (((struct sentinel *)sink)->posts[0].state != POST_QUOTA)
         uv_run(&loop, UV_RUN_ONCE);
-    quota_close(quota);
+    quota_close(quota, 0, 0);
     teardown_without_grace();
     assert_int_equal(next.answers, 1);
     assert_int_equal(next.outcome, PEN_RETRY);
@@ -654,7 +654,7 @@ static void test_the_second_try_is_charged(void **state)
     post(&lent);
     assert_int_equal(lent.outcome, PEN_DELIVERED);
     assert_true(quota->requests.level == 600.0 / 60 - 2);
-    quota_close(quota);
+    quota_close(quota, 0, 0);
     teardown();
 }
 
