@@ -124,7 +124,7 @@ static void hub_close(void *self)
     while ((partition = TAILQ_FIRST(&hub->partitions)) != NULL)
         partition_free(partition);
     if (hub->consumer != NULL)                     /* open() failed half-way, or nobody called start() */
-        rd_kafka_destroy_flags(hub->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        hub_end_unused(hub);
     hub_group_close(hub);
     kafka_login_close(hub->login);
     if (hub->fd >= 0)

@@ -145,6 +145,7 @@ void hub_say_unreached(struct hub *hub);             /* when it is time */
 void hub_well(struct hub *hub);                      /* the brokers have answered */
 int hub_configure(rd_kafka_conf_t *conf, const struct hub *hub, struct pen_error *err);
 int hub_connect(struct hub *hub, struct pen_error *err);
+void hub_end_unused(struct hub *hub);              /* of open(), where start() never came */
 void hub_subscribe(struct hub *hub);
 void hub_renew_when_due(struct hub *hub);
 void hub_settle(void *self, void (*settled)(void *arg), void *arg);

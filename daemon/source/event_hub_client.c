@@ -18,6 +18,7 @@
 
 #define RENEW_MS        30000
 #define UNREACHED_MS    5000
+#define UNUSED_MS       500          /* for the end of one that never joined */
 #define SETTLE_MS       3000         /* for the last commit and for leaving the group */
 /* librdkafka's own queue of fetched messages. A message in it costs 400 bytes more than it counts. */
 #define QUEUED_KBYTES   2048
@@ -274,12 +275,25 @@ void hub_subscribe(struct hub *hub)
 }
 
 /* It is about to go: nothing of it may write to an fd that will be another file's. */
-static void hub_disconnect(struct hub *hub, bool refused)
+static void hub_be_silent(struct hub *hub)
 {
     rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(hub->consumer);
 
     rd_kafka_queue_io_event_enable(queue, -1, NULL, 0);
     rd_kafka_queue_destroy(queue);
+}
+
+/* On the loop, which must not wait until a thread of it is back from a name lookup. */
+void hub_end_unused(struct hub *hub)
+{
+    hub_be_silent(hub);
+    kafka_end(hub->consumer, UNUSED_MS);
+    hub->consumer = NULL;
+}
+
+static void hub_disconnect(struct hub *hub, bool refused)
+{
+    hub_be_silent(hub);
     kafka_login_forget(hub->login, refused);
     hub->reaping = true;
     hub->reaper.data = hub;
