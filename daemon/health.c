@@ -121,6 +121,8 @@ static void sources_follow(struct health *health, const struct status *status, u
                                                      .worse_ms = now_ms };
         (void)snprintf(health->sources[i].name, HEALTH_NAME_BYTES, "%s", source->name);
     }
+    for (size_t i = status->source_count; i < SETTINGS_SOURCES_MAX; i++)
+        health->sources[i].name[0] = '\0';
     free(past);
 }
 
@@ -141,10 +143,17 @@ static void sinks_follow(struct health *health, const struct status *status, uin
         health->sinks[i] = (struct health_sink){ .since_ms = now_ms, .paused_ms = now_ms };
         (void)snprintf(health->sinks[i].name, HEALTH_NAME_BYTES, "%s", status->sinks[i].name);
     }
+    for (size_t i = status->sink_count; i < SETTINGS_SINKS_MAX; i++)
+        health->sinks[i].name[0] = '\0';
 }
 
+/* And nobody else: who left and comes again begins anew. */
 static bool health_knows(const struct health *health, const struct status *status)
 {
+    if (status->source_count < SETTINGS_SOURCES_MAX && health->sources[status->source_count].name[0] != '\0')
+        return false;
+    if (status->sink_count < SETTINGS_SINKS_MAX && health->sinks[status->sink_count].name[0] != '\0')
+        return false;
     for (uint32_t i = 0; i < status->source_count; i++)
         if (strcmp(health->sources[i].name, status->sources[i].name) != 0)
             return false;
