@@ -86,7 +86,7 @@ void outlet_drain(struct outlet *outlet, bool drain);
 /* Submits nothing more; false: as ever again. */
 void outlet_hush(struct outlet *outlet, bool hush);
 /* The plugin once more, with other settings, beside the one that goes on. outlet_abandon() stops it again. */
-int outlet_prepare(struct outlet *outlet, const struct sink_settings *settings, struct pen_error *err);
+int outlet_prepare(struct outlet *outlet, const struct sink_settings *settings, size_t memory_max, struct pen_error *err);
 void outlet_abandon(struct outlet *outlet, void (*abandoned)(void *arg), void *arg);
 /* The sink there is answers what is in flight and goes, and what was prepared takes its place. While hushed. */
 void outlet_exchange(struct outlet *outlet, void (*exchanged)(void *arg), void *arg);

@@ -47,11 +47,12 @@ void outlet_hush(struct outlet *outlet, bool hush)
 
 /* ---- Another sink ---- */
 
-int outlet_prepare(struct outlet *outlet, const struct sink_settings *settings, struct pen_error *err)
+int outlet_prepare(struct outlet *outlet, const struct sink_settings *settings, size_t memory_max, struct pen_error *err)
 {
     int r;
 
     assert(outlet->next == NULL);
+    outlet->conf.memory_max = memory_max;
     r = outlet_sink_open(&outlet->next, outlet, settings, err);
     if (r == 0)
         budget_take(outlet->conf.budget, outlet->next->limits.memory);

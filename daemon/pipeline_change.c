@@ -170,6 +170,8 @@ static void change_abandoned(struct change *change)
     for (uint32_t i = 0; i < change->sink_count; i++)
         if (change->sink_moves[i] == MOVE_ADDED)
             sink_close(&change->sinks[i]);
+    pipeline_flow(change->pipeline);               /* what they held of the budget may have closed it */
+    pipeline_work(change->pipeline);
     change_end(change);
 }
 
@@ -222,14 +224,16 @@ static int prepare_sink(struct change *change, uint32_t i, struct pen_error *err
     static const enum move moves[] = { [SETTINGS_SAME] = MOVE_KEPT, [SETTINGS_ROWS] = MOVE_ROWS, [SETTINGS_CHANGED] = MOVE_CHANGED };
     const struct sink_settings *settings = &change->settings->sinks[i];
     struct sink_host *old = sink_find(change->pipeline, settings->name);
+    struct settings_print print;
     int r = 0;
 
     change->sink_moves[i] = old == NULL ? MOVE_ADDED
         : moves[settings_compare_sink(outlet_settings(old->outlet), &old->print, settings)];
+    settings_print_files(&print, settings->section, settings->type->options);  /* before they are read: what changes then is found next time */
     if (old == NULL)
         r = sink_open(&change->sinks[i], change->pipeline, change->settings, i, err);
     else if (change->sink_moves[i] == MOVE_CHANGED)
-        r = outlet_prepare(old->outlet, settings, err);
+        r = outlet_prepare(old->outlet, settings, sink_memory_max(change->settings), err);
     if (r < 0)
         return r;
     change->sink_count++;
@@ -237,8 +241,8 @@ static int prepare_sink(struct change *change, uint32_t i, struct pen_error *err
         return 0;
     change->sinks[i] = *old;
     old->goes = false;
-    if (change->sink_moves[i] == MOVE_CHANGED)     /* as of now, so that what changes in the files from here on is found next time */
-        settings_print_files(&change->sinks[i].print, settings->section, settings->type->options);
+    if (change->sink_moves[i] == MOVE_CHANGED)
+        change->sinks[i].print = print;
     return 0;
 }
 
@@ -477,13 +481,25 @@ static void swap_keys(struct change *change)
     pipeline->keys = change->keys;
 }
 
-/* A source that changed goes on counting where it was. */
-static void host_inherit(struct source_host *host, const struct source_host *old)
+/* A source that changed, or comes again, goes on counting where it was: so does its row in every ledger. */
+static void host_leave_counts(const struct source_host *host)
 {
-    host->troubles = old->troubles;
-    host->bytes = old->bytes;
-    host->counts = old->counts;
-    host->newest_ticks = old->newest_ticks;
+    struct row *row = &host->pipeline->rows[host->row];
+
+    row->past.troubles = host->troubles;
+    row->past.bytes = host->bytes;
+    row->past.counts = host->counts;
+    row->past.newest_ticks = host->newest_ticks;
+}
+
+static void host_inherit(struct source_host *host)
+{
+    const struct row *row = &host->pipeline->rows[host->row];
+
+    host->troubles = row->past.troubles;
+    host->bytes = row->past.bytes;
+    host->counts = row->past.counts;
+    host->newest_ticks = row->past.newest_ticks;
 }
 
 static void swap_hosts(struct change *change)
@@ -495,14 +511,14 @@ static void swap_hosts(struct change *change)
 
         if (!old->leaving)
             continue;
-        for (uint32_t n = 0; n < change->host_count; n++)
-            if (change->host_moves[n] == MOVE_CHANGED && change->hosts[n]->row == old->row)
-                host_inherit(change->hosts[n], old);
+        host_leave_counts(old);
         host_close(old);
     }
     pipeline->host_count = change->host_count;
     for (uint32_t i = 0; i < change->host_count; i++) {
         pipeline->hosts[i] = change->hosts[i];
+        if (change->host_moves[i] >= MOVE_CHANGED)
+            host_inherit(change->hosts[i]);
         host_take(change->hosts[i], change->settings, i);
     }
     pipeline_mark_rows(pipeline);
@@ -557,13 +573,13 @@ static void change_swap(struct change *change)
     if (orphans)
         pipeline_say_orphans(pipeline);
     pipeline->quiet = false;
+    for (uint32_t i = 0; i < pipeline->host_count; i++)            /* first: what follows may tell them that the flow is open */
+        if (change->host_moves[i] >= MOVE_CHANGED)
+            pipeline->hosts[i]->settings->type->start(pipeline->hosts[i]->self);
     for (uint32_t i = 0; i < pipeline->sink_count; i++) {
         outlet_drain(pipeline->sinks[i].outlet, false);
         outlet_hush(pipeline->sinks[i].outlet, false);             /* pumps it */
     }
-    for (uint32_t i = 0; i < pipeline->host_count; i++)
-        if (change->host_moves[i] >= MOVE_CHANGED)
-            pipeline->hosts[i]->settings->type->start(pipeline->hosts[i]->self);
     pipeline_flow(pipeline);
     pipeline_work(pipeline);
     change_end(change);

@@ -83,7 +83,11 @@ struct pipeline {
     uint32_t host_count, hosts_stopped, hosts_settled;
     /* Rows of the sinks' ledgers. A source keeps its row for as long as any message of it may lie somewhere, though the
      * configuration no longer has it; comes its name again, so does its row. */
-    struct { char *source; bool live; } rows[SETTINGS_SOURCES_MAX];
+    struct row {
+        char *source;
+        bool live;
+        struct { uint64_t troubles, bytes; struct work_counts counts; int64_t newest_ticks; } past;   /* of its last host */
+    } rows[SETTINGS_SOURCES_MAX];
     uint32_t row_count;
     struct job jobs[PIPELINE_WORKERS_MAX];
     uint32_t job_count, jobs_running;
@@ -129,6 +133,7 @@ void host_close(struct source_host *host);        /* stopped and settled, or nev
 void pipeline_mark_rows(struct pipeline *pipeline);        /* those of its sources are theirs, whoever else had them and went */
 int sink_open(struct sink_host *ret, struct pipeline *pipeline, struct settings *settings, uint32_t index, struct pen_error *err);
 void sink_close(struct sink_host *sink);          /* stopped */
+size_t sink_memory_max(const struct settings *settings);   /* for the libraries of one */
 /* "memory" has room for these; err says how much it takes. */
 int pipeline_check_memory(size_t memory, struct source_host *const *hosts, uint32_t host_count, const struct sink_host *sinks,
                           uint32_t sink_count, struct pen_error *err);

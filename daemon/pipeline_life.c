@@ -135,6 +135,11 @@ static void on_outlet_moved(void *arg)
     pipeline_once_done(pipeline);
 }
 
+size_t sink_memory_max(const struct settings *settings)
+{
+    return settings->daemon.memory / 8 / settings->sink_count;
+}
+
 int sink_open(struct sink_host *ret, struct pipeline *pipeline, struct settings *settings, uint32_t index, struct pen_error *err)
 {
     struct outlet_conf conf = {
@@ -143,7 +148,7 @@ int sink_open(struct sink_host *ret, struct pipeline *pipeline, struct settings 
         .state_dir = pipeline->conf.state_dir, .life = pipeline->life, .keys = pipeline->keys,
         .reserve = pipeline->reserve,
         .source_count = pipeline->row_count, .stop_ms = settings->daemon.stop_ms,
-        .memory_max = settings->daemon.memory / 8 / settings->sink_count, .beside = pipeline->conf.beside,
+        .memory_max = sink_memory_max(settings), .beside = pipeline->conf.beside,
         .on_moved = on_outlet_moved, .arg = pipeline,
     };
     struct sink_host sink = { 0 };
@@ -201,7 +206,7 @@ static void row_name(struct pipeline *pipeline, uint32_t row, const char *source
     for (uint32_t i = 0; i < pipeline->sink_count && *name != NULL; i++)
         outlet_row_renew(pipeline->sinks[i].outlet, row);
     free(*name);
-    *name = strdup(source);
+    pipeline->rows[row] = (struct row){ .source = strdup(source) };
     if (*name == NULL)
         abort();
 }

@@ -815,7 +815,7 @@ static void test_another_sink_takes_the_place(void **state)
     bench_open(1);
     settings.type = &other_type;
     put(300);
-    assert_int_equal(outlet_prepare(bench.outlet, &settings, &err), 0);
+    assert_int_equal(outlet_prepare(bench.outlet, &settings, 0, &err), 0);
     outlet_hush(bench.outlet, true);
     assert_int_equal(outlet_flying(bench.outlet), 1);
     fake.down = false;
@@ -848,7 +848,7 @@ static void test_another_sink_that_is_not_wanted_after_all(void **state)
     (void)state;
     bench_open(1);
     settings.type = &other_type;
-    assert_int_equal(outlet_prepare(bench.outlet, &settings, &err), 0);
+    assert_int_equal(outlet_prepare(bench.outlet, &settings, 0, &err), 0);
     outlet_hush(bench.outlet, true);
     put(100);
     outlet_hush(bench.outlet, false);
