@@ -295,6 +295,10 @@ static CURLcode http_request_trust(CURL *easy, const struct http_conf *conf)
     e = e ? e : curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO, conf->ca_file);
     e = e ? e : curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /* Else the file, once read, would be believed for a day whatever it holds by then. */
+    e = e ? e : curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
+#endif
     return e;
 }
 

@@ -1,6 +1,8 @@
 """What a reload does to the flow, to counts, and to what sinks of one rule share."""
 import json
+import pathlib
 
+from farend import FarEnd
 from penstock import total, wait_until
 from records import write_activity
 from test_reload import AWAY, QUICK, files, reload, reloaded, up
@@ -54,3 +56,20 @@ def test_a_source_that_comes_again_goes_on_counting(tmp_path, penstock, far_end)
     counters = daemon.counters()
     assert total(counters, 'read', source='a') == total(counters, 'delivered', source='a') == 10
     assert daemon.stop() == 0
+
+
+def test_an_authority_that_is_renewed_under_its_name_is_believed(tmp_path, penstock, far_end):
+    """The file of `ca_file` has other bytes: the sink that reads it next trusts those, and no longer the ones before."""
+    ca = tmp_path / 'ca.pem'
+    ca.write_bytes(pathlib.Path(far_end.address['ca_file']).read_bytes())
+    source = files('logs', tmp_path / '*.json')
+    daemon = up(penstock(source, far_end.sink(**{**QUICK, 'ca_file': ca})))
+    made = write_activity(tmp_path / 'a.json', 5)
+    wait_until(lambda: far_end.count() == made.events, daemon=daemon)
+    with FarEnd(tmp_path / 'other') as other:
+        ca.write_bytes(pathlib.Path(other.address['ca_file']).read_bytes())
+        daemon.configure(source, other.sink(far_end.sink()[0].split()[1], **{**QUICK, 'ca_file': ca}))
+        assert reloaded(daemon) == ['sink sentinel: changed', '1 untouched']
+        more = write_activity(tmp_path / 'b.json', 5, seed=2)
+        wait_until(lambda: other.count() == more.events, 10, daemon=daemon)
+        assert daemon.stop() == 0
