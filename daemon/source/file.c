@@ -82,7 +82,6 @@ static void file_new(struct source_file *source, const char *path, const struct 
     file->key = file_key_new();
     file->sweep = source->sweep;
     file->skip = source->start == START_END && !source->had_rows && !source->swept && !source_is_once(source->host);
-    file->final = source_is_once(source->host);
     file->size = (uint64_t)st->st_size;
     file_take_path(file, path);
     file_take_inode(file, st->st_dev, st->st_ino);
@@ -143,6 +142,13 @@ static bool on_changed(void *arg, const char *path)
     return file != NULL;
 }
 
+static void on_missed(void *arg)
+{
+    struct source_file *source = arg;
+
+    source_trouble(source->host);
+}
+
 static void on_sweeping(void *arg)
 {
     struct source_file *source = arg;
@@ -183,6 +189,7 @@ static void on_swept(void *arg)
 
 static const struct finder_events file_finder_events = {
     .found = on_found, .absent = on_absent, .changed = on_changed, .sweeping = on_sweeping, .swept = on_swept,
+    .missed = on_missed,
 };
 
 static void file_source_close(void *self)

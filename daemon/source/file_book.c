@@ -120,6 +120,7 @@ struct file *file_alloc(struct source_file *source)
 
     file->source = source;
     file->end_size = UNKNOWN_SIZE;
+    file->final = source_is_once(source->host);
     LIST_INSERT_HEAD(&source->files, file, all);
     source_keep(source->host, (ptrdiff_t)FILE_BYTES);
     return file;

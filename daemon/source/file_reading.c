@@ -102,6 +102,15 @@ static void file_gone(struct file *file)
     file_save(file);
 }
 
+/* Of a replay's files, which were found, or begun by an earlier start, each is read to its end, or it is said. */
+static void file_note_missing(struct file *file)
+{
+    if (!source_is_once(file->source->host) || file->gone != 0 || file->end_size != UNKNOWN_SIZE)
+        return;
+    file_log(file, LOG_WARN, "a file is gone before all of it was read");
+    source_trouble(file->source->host);
+}
+
 static void file_lose(struct file *file)
 {
     if (!file->lost)
@@ -165,6 +174,8 @@ static bool file_place(struct file *file, const struct reading *reading)
         file_lose(file);
         break;
     case PLACE_GONE:
+        if (reading->place == PLACE_GONE)
+            file_note_missing(file);
         if (reading->path_taken)
             file_drop_path(file);
         file_gone(file);

@@ -331,6 +331,8 @@ static void finder_say_trouble(struct finder *finder, const char *path, int trou
                  "folders not named", "source",
                  finder->conf->source, "path", path, "error", uv_strerror(trouble), NULL);
     finder->folder_trouble = true;
+    if (finder->conf->once && finder->events->missed != NULL)
+        finder->events->missed(finder->arg);
 }
 
 /* By its path alone: what it holds lies outside of the window. */

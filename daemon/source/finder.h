@@ -38,6 +38,8 @@ struct finder_events {
     /* A sweep begins; a sweep has seen everything. */
     void (*sweeping)(void *arg);
     void (*swept)(void *arg);
+    /* Only of the one sweep: a folder, or something in it, could not be looked at. NULL: nobody asks. */
+    void (*missed)(void *arg);
 };
 
 /* conf and events must outlive it. */

@@ -336,6 +336,41 @@ def test_what_cannot_be_read_is_said_and_tried_again(daemon, far_end, archive):
     assert set(far_end.uids()) == set(archive.ids())
 
 
+def test_folders_that_cannot_be_looked_into_are_not_forgotten(daemon, far_end, archive):
+    path = archive.hour(0).parent / 'loop'
+    path.symlink_to('loop')
+    done = replay(daemon, archive.folder)
+    assert done.returncode == 1 and '1 files or blobs could not be read' in done.stderr, done.stderr
+    path.unlink()
+    assert replay(daemon, archive.folder).returncode == 0
+    assert sorted(far_end.uids()) == archive.ids()
+
+
+def test_a_torn_end_goes_too_after_a_stop(daemon, far_end, archive):
+    """All there is of a file is what there will be, in the second start as in the first."""
+    path = archive.hour(0, records=3000)
+    path.write_bytes(path.read_bytes() + b'{"time":"2026-03-01T00:59:59Z","operat')
+    words = ('replay', '-c', daemon.config, '--rate', '1000r', archive.folder)
+    daemon.start(*words)
+    wait_until(lambda: far_end.count() >= 500, daemon=daemon, what='a part')
+    daemon.kill()
+    done = replay(daemon, archive.folder)
+    assert done.returncode == 0, done.stderr
+    assert len(set(far_end.uids()) - set(archive.ids())) == 1, 'the torn record'
+
+
+def test_a_file_that_goes_before_its_end_is_missed(daemon, far_end, archive):
+    archive.hour(0, records=10)
+    path = archive.hour(1, records=3000)
+    words = ('replay', '-c', daemon.config, '--rate', '1000r', archive.folder)
+    daemon.start(*words)
+    wait_until(lambda: far_end.count() >= 500, daemon=daemon, what='a part')
+    daemon.kill()
+    path.unlink()
+    done = replay(daemon, archive.folder)
+    assert done.returncode == 1 and '1 files or blobs could not be read' in done.stderr, done.stderr
+
+
 # The rate, and how far it is.
 
 @pytest.mark.parametrize('rate, size', [('400r', 800), ('160K', None)])
