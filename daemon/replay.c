@@ -18,6 +18,7 @@
 #include "daemon/status.h"
 #include "daemon/words.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -84,6 +85,24 @@ struct replay {
 
 /* ---- What is asked for ---- */
 
+/* The pattern of this path alone. A list loses a blank at a pattern's end. */
+static char *path_pattern(const char *path, const char *more)
+{
+    struct buf pattern = { 0 };
+
+    for (; *path != '\0'; path++) {
+        if (strchr("*?[\\", *path) != NULL)
+            buf_char(&pattern, '\\');
+        if (isspace((unsigned char)*path) && path[1] == '\0' && *more == '\0')
+            buf_text(&pattern, "[%c]", *path);
+        else
+            buf_char(&pattern, *path);
+    }
+    buf_text(&pattern, "%s", more);
+    buf_char(&pattern, '\0');
+    return pattern.data;
+}
+
 /* Absolute, and a folder means everything in it. A pattern is left to the source. */
 static int replay_path(char **ret, const char *given)
 {
@@ -93,7 +112,8 @@ static int replay_path(char **ret, const char *given)
     if (stat(given, &st) == 0) {
         if (realpath(given, full) == NULL)
             return -errno;
-        return asprintf(ret, S_ISDIR(st.st_mode) ? "%s/**" : "%s", full) < 0 ? -ENOMEM : 0;
+        *ret = path_pattern(full, S_ISDIR(st.st_mode) ? "/**" : "");
+        return 0;
     }
     if (strpbrk(given, "*?[") == NULL)
         return -errno;

@@ -336,6 +336,20 @@ def test_what_cannot_be_read_is_said_and_tried_again(daemon, far_end, archive):
     assert set(far_end.uids()) == set(archive.ids())
 
 
+@pytest.mark.parametrize('name', ['a[1].json', 'a*.json', 'a?.json', 'a\\b.json', ' a b ', '[0].d/', 'b ]*/'])
+def test_a_name_that_is_there_is_no_pattern(daemon, far_end, archive, tmp_path, name):
+    """a[1].json, given by its name, is that file: not a1.json, and not nothing."""
+    path = tmp_path / 'named' / name
+    (path if name.endswith('/') else path.parent).mkdir(parents=True)
+    (path / 'PT1H.json' if name.endswith('/') else path).write_bytes(archive.text(0))
+    others = Archive(tmp_path, '2026-03-02')
+    for other in 'a1.json', 'axb.json', '0.d':
+        (tmp_path / 'named' / other).write_bytes(others.text(0))
+    done = replay(daemon, path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(far_end.uids()) == archive.ids()
+
+
 def test_folders_that_cannot_be_looked_into_are_not_forgotten(daemon, far_end, archive):
     path = archive.hour(0).parent / 'loop'
     path.symlink_to('loop')
