@@ -17,7 +17,8 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define JOB_MAX (256 * 1024)         /* bytes of a job's file */
+#define JOB_MAX (4 * 1024 * 1024)    /* bytes of a job's file: a command may be long */
+#define NAME_SIZE 16                 /* of a job's folder: hex digits */
 #define STALE_MS 15000               /* a running job says so every second: one that does not was killed */
 
 /* ---- The folder ---- */
@@ -234,9 +235,18 @@ int replay_job_open(struct replay_job *job, const char *state_dir, const char *c
     return r;
 }
 
+/* At once, or not at all: half a place that a power cut left would pass for one to go on from. What remains under the hidden
+ * name goes when the job has come and gone again. */
 void replay_job_forget(const struct replay_job *job)
 {
-    folder_remove(job->dir);
+    const char *slash = strrchr(job->dir, '/');
+    char *hidden;
+
+    if (asprintf(&hidden, "%.*s/.%s", (int)(slash - job->dir), job->dir, slash + 1) < 0)
+        abort();
+    folder_remove(hidden);
+    folder_remove(rename(job->dir, hidden) == 0 ? hidden : job->dir);
+    free(hidden);
 }
 
 void replay_job_free(struct replay_job *job)
@@ -246,6 +256,12 @@ void replay_job_free(struct replay_job *job)
 }
 
 /* ---- Those who look ---- */
+
+/* Whatever else lies there is none, and its name not fit to be shown. */
+static bool name_is_job(const char *name)
+{
+    return strlen(name) == NAME_SIZE && strspn(name, "0123456789abcdef") == NAME_SIZE;
+}
 
 static void jobs_each(const char *state_dir, void (*each)(void *arg, const char *name, const struct job_file *file), void *arg)
 {
@@ -257,7 +273,7 @@ static void jobs_each(const char *state_dir, void (*each)(void *arg, const char 
         struct job_file file;
         char *dir = path_of(parent, entries[i]->d_name);
 
-        if (entries[i]->d_name[0] != '.' && job_file_read(&file, dir)) {
+        if (name_is_job(entries[i]->d_name) && job_file_read(&file, dir)) {
             each(arg, entries[i]->d_name, &file);
             job_file_free(&file);
         }

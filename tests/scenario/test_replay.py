@@ -280,6 +280,26 @@ def test_a_stopped_job_is_listed_and_goes_on(daemon, far_end, archive):
     assert 'REPLAY' not in daemon.command('status', '-c', daemon.config).stdout
 
 
+def test_only_jobs_are_listed(daemon, far_end, archive):
+    """Folders of other names are none; a job that is done leaves nothing behind, not even what a cut removal left."""
+    archive.hour(0)
+    folder = daemon.state_dir / 'replay'
+    for name in 'odd\x1b[31m', 'f' * 16:
+        (folder / name).mkdir(parents=True)
+        (folder / name / 'job').write_text('{"state":"stopped","command":"penstock"}\n')
+    shown = daemon.command('status', '-c', daemon.config).stdout
+    assert 'f' * 16 in shown and '\x1b[31m' not in shown and 'odd' not in shown
+    words = ('replay', '-c', daemon.config, '--rate', '10r', archive.folder)
+    daemon.start(*words)
+    wait_until(lambda: len(jobs(daemon)) == 3, daemon=daemon, what='the job')
+    daemon.kill()
+    name, = (path.name for path in folder.iterdir() if (path / 'state.db').exists())
+    (folder / f'.{name}' / 'dead').mkdir(parents=True)
+    (folder / f'.{name}' / 'job').write_text('{}')
+    assert replay(daemon, archive.folder).returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(['odd\x1b[31m', 'f' * 16])
+
+
 def test_anew_begins_at_the_beginning(daemon, far_end, archive):
     for hour in range(4):
         archive.hour(hour, records=500)
