@@ -242,6 +242,7 @@ static void replay_look(struct replay *replay)
         figures->dead += status.sinks[i].all.dead;
         figures->dropped += status.sinks[i].all.dropped;
         figures->dead_bytes += status.sinks[i].dead_bytes;
+        figures->damaged += status.sinks[i].damaged;
         figures->waiting += status.sinks[i].all.held + status.sinks[i].all.spooled;
     }
     status_free(&status);
@@ -252,6 +253,7 @@ static void replay_look(struct replay *replay)
     figures->delivered += before->delivered;
     figures->dead += before->dead;
     figures->dropped += before->dropped;
+    figures->damaged += before->damaged;
 }
 
 static const char *replay_waits(const struct replay *replay)
@@ -390,6 +392,11 @@ static int replay_end(const struct replay *replay, int status)
         return status;
     if (replay->stopped)
         fputs("penstock replay: stopped: not everything is delivered; the same command goes on there\n", stderr);
+    if (figures->damaged > 0) {
+        fputs("penstock replay: messages were lost to damage in the job's spool, the log says where; with --anew all is sent again\n",
+              stderr);
+        status = 1;
+    }
     if (figures->dead_bytes > 0) {
         fprintf(stderr, "penstock replay: for the dead letters: penstock dead list --state-dir %s\n", replay->job.dir);
         status = 1;

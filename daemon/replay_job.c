@@ -148,7 +148,7 @@ static void job_take(struct replay_job *job, const struct pen_json *root)
         .records = count_of(root, "records"), .events = count_of(root, "events"), .outside = count_of(root, "outside"),
         .bytes = count_of(root, "bytes"), .delivered = count_of(root, "delivered"), .dead = count_of(root, "dead"),
         .dropped = count_of(root, "dropped"), .newest_ms = whole(root, "newest_ms", -1), .done = count_of(root, "done"),
-        .total = count_of(root, "total"),
+        .total = count_of(root, "total"), .damaged = count_of(root, "damaged"),
     };
 }
 
@@ -179,6 +179,7 @@ static void job_write(const struct replay_job *job, const char *state, const str
     job_member(out, "waiting", (int64_t)figures->waiting);
     job_member(out, "done", (int64_t)figures->done);
     job_member(out, "total", (int64_t)figures->total);
+    job_member(out, "damaged", (int64_t)figures->damaged);
     buf_text(out, ",\"whole\":%s", figures->whole ? "true" : "false");
     job_member(out, "rate", (int64_t)rate);
     if (left_s >= 0)

@@ -6,7 +6,7 @@
  *   job                             one JSON object: the command, its window, how far it is; replaced about every second
  *
  * The folder goes when everything is delivered. It stays while something is left to do: files that could not be read, or dead
- * letters.
+ * letters, or damage in the spool, of which nothing but --anew makes up.
  */
 #ifndef DAEMON_REPLAY_JOB_H
 #define DAEMON_REPLAY_JOB_H
@@ -21,6 +21,7 @@ struct replay_figures {
     uint64_t done, total;            /* bytes, as source.h has them */
     uint64_t troubles;               /* things that could not be read */
     uint64_t dead_bytes;             /* of dead letters that are still there */
+    uint64_t damaged;                /* places of the job's own spool that could not be read */
     int64_t newest_ms;               /* newest event time; negative: none yet */
     bool whole;                      /* all there is to read is known */
 };

@@ -405,6 +405,29 @@ def test_a_file_that_goes_before_its_end_is_missed(daemon, far_end, archive):
     assert done.returncode == 1 and '1 files or blobs could not be read' in done.stderr, done.stderr
 
 
+def test_damage_in_its_spool_is_no_delivery(penstock, far_end, archive, tmp_path):
+    """What lay on the job's disk when it was stopped and cannot be read again: it says so until all is sent anew."""
+    archive.hour(0, records=2000)
+    daemon = penstock(('source live', {'type': 'file', 'path': f'{tmp_path}/live/*.json'}),
+                      far_end.sink(batch_bytes='20000', spool_after='100ms', spool_compress='no', **LIFE), cursor_save='50ms')
+    far_end.down()
+    daemon.start('replay', '-c', daemon.config, archive.folder)
+    wait_until(lambda: job(daemon).get('records') == 2000, daemon=daemon, what='all to be read')
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.process.wait(60) == 1
+    far_end.up()
+    segment = max(daemon.state_dir.glob('replay/*/spool/*/*'), key=lambda file: file.stat().st_size)
+    content = bytearray(segment.read_bytes())
+    content[[found.start() for found in re.finditer(b'PFR2', content)][1] + 3000] ^= 1
+    segment.write_bytes(content)
+    for _ in range(2):
+        done = replay(daemon, archive.folder)
+        assert done.returncode == 1 and 'lost to damage' in done.stderr, done.stderr
+        assert 1500 < len(set(far_end.uids())) < 2000
+    assert replay(daemon, '--anew', archive.folder).returncode == 0
+    assert set(far_end.uids()) == set(archive.ids()) and jobs(daemon) == []
+
+
 # The rate, and how far it is.
 
 @pytest.mark.parametrize('rate, size', [('400r', 800), ('160K', None)])
