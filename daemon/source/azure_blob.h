@@ -203,6 +203,7 @@ bool find_hint(struct blob_source *source, const struct storage_blob *entry);
 bool find_is_whole(const struct blob_source *source);
 bool find_is_done(const struct blob_source *source);
 void find_again(struct blob_source *source);         /* walks once more what changed under the reading */
+void find_note_missing(struct blob *blob);           /* begun by an earlier start, and not listed any more */
 void find_hurry(struct blob_source *source);         /* no place rests for longer than a poll */
 
 /* ---- azure_reader.c: one blob at work ---- */

@@ -339,6 +339,7 @@ static void place_walked(struct place *place)
 
     LIST_FOREACH(blob, &place->blobs, entry)
         if (blob->hour >= place->next && blob->seen != place->walks && blob->state == BLOB_IDLE && !blob->anew) {
+            find_note_missing(blob);
             blob->end_etag = 1;
             blob->torn = blob->failed = false;
         }
@@ -538,10 +539,12 @@ static void loose_let_go(struct blob_source *source, bool swept)
         after = LIST_NEXT(blob, entry);
         /* One that this sweep has met lies before the name that it has reached. */
         mark = blob->seen == source->loose.walks ? source->sweep_began : source->loose_mark;
-        if (swept && blob->seen != source->loose.walks && blob->state == BLOB_IDLE && blob->stream == NULL)
+        if (swept && blob->seen != source->loose.walks && blob->state == BLOB_IDLE && blob->stream == NULL) {
+            find_note_missing(blob);
             blob_forget(blob);
-        else if (blob_is_finished(blob) && blob->modified < cut && blob->modified <= mark)
+        } else if (blob_is_finished(blob) && blob->modified < cut && blob->modified <= mark) {
             blob_forget(blob);
+        }
     }
 }
 

@@ -6,6 +6,8 @@
  */
 #include "daemon/source/azure_blob.h"
 
+#include "daemon/log.h"
+
 static bool blob_is_read(const struct blob *blob)
 {
     return blob->state == BLOB_IDLE && !blob->anew && (blob->end_etag != 0 || blob->failed);
@@ -59,4 +61,18 @@ void find_again(struct blob_source *source)
     LIST_FOREACH(place, &source->places, entry)
         if (place->due_ms == UINT64_MAX && !place_is_read(place))
             place->due_ms = soon_ms;
+}
+
+/* Its row has no name. */
+void find_note_missing(struct blob *blob)
+{
+    struct blob_source *source = blob->place->source;
+
+    if (!source->once || blob->end_etag != 0 || blob->failed)
+        return;
+    source_trouble(source->host);
+    if (source_says(&source->vanished))
+        log_line(LOG_WARN, "a blob was deleted before it was read to its end", "source", source_name(source->host), "place",
+                 blob_is_loose(blob) ? "" : blob->place->prefix, "position", log_number(blob_position(blob)), "blobs",
+                 log_number(source->vanished), NULL);
 }

@@ -201,6 +201,23 @@ def test_a_container_goes_on_after_a_kill(penstock, far_end, service, key_file, 
     assert done.stderr.count('going on where it was') == 1
 
 
+@pytest.mark.parametrize('name', ['PT1H.json', None])
+def test_a_blob_that_goes_before_its_end_is_missed(penstock, far_end, service, key_file, archive, name):
+    """Begun, stopped, deleted: the rest of it is not delivered, and the exit status says so."""
+    service.put(archive.name(0) if name else 'other/a.json', archive.text(0, records=10))
+    name = archive.name(1) if name else 'other/b.json'
+    service.put(name, archive.text(1, records=3000))
+    daemon = penstock(service.source(key_file), far_end.sink(**LIFE), cursor_save='50ms')
+    words = ('replay', '-c', daemon.config, '--rate', '1000r', 'blobs')
+    daemon.start(*words)
+    wait_until(lambda: far_end.count() >= 500, daemon=daemon, what='a part')
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.process.wait(60) == 1
+    service.delete(name)
+    done = replay(daemon, 'blobs')
+    assert done.returncode == 1 and '1 files or blobs could not be read' in done.stderr, done.stderr
+
+
 def test_a_containers_archives_are_whole_or_it_is_said(penstock, far_end, service, key_file, archive):
     """What is cut or damaged makes the exit status 1, again and again, until it is mended; the rest is delivered but once."""
     service.put(archive.name(0), archive.text(0))
