@@ -74,7 +74,7 @@ static bool source_is_stuck(const struct health *health, const struct health_sou
 {
     bool recently = now_ms - past->worse_ms < health->stalled_after_ms || past->worse_ms == now_ms;
 
-    if (source->unread > past->unread + health->record_max)
+    if (source->ailing || source->unread > past->unread + health->record_max)
         return true;
     return recently && (source->unread > past->unread || source->troubles > past->troubles);
 }

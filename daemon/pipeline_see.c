@@ -34,7 +34,7 @@ static void host_see(const struct source_host *host, struct status_source *sourc
         .unknown = host->counts.unknown, .malformed = host->counts.malformed, .partly = host->counts.partly,
         .oversize = host->counts.oversize, .cut = host->counts.cut, .bytes = host->bytes, .outside = host->counts.outside,
         .streams = host->streams.count,
-        .troubles = host->troubles, .token_ms = STATUS_NONE,
+        .troubles = host->troubles, .token_ms = STATUS_NONE, .ailing = host->ailing,
     };
     host_see_lag(host, source);
     if (type->numbers != NULL && host->self != NULL)

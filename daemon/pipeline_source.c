@@ -130,6 +130,11 @@ void source_trouble(struct source_host *host)
     host->troubles++;
 }
 
+void source_is_ailing(struct source_host *host, bool ailing)
+{
+    host->ailing = ailing;
+}
+
 const struct window *source_window(const struct source_host *host)
 {
     return host->pipeline->conf.window;

@@ -152,7 +152,9 @@ def test_a_source_that_cannot_be_read_is_not_ready(tmp_path, penstock):
                                                'sas_file': sas, 'poll': '1s'}),
                              ('sink siem', NOWHERE), stalled_after='10s', **PORT).start())
     wait_until(lambda: 'source blobs: nothing was read' in window.get('/readyz').text, 60, '503', window.daemon)
-    assert window.json()['sources'][0]['mood'] in ('warn', 'bad')
+    stalled = window.json()['sources'][0]
+    assert stalled['mood'] in ('warn', 'bad')
+    wait_until(lambda: window.json()['sources'][0]['stalled_ms'] > stalled['stalled_ms'] + 3000, daemon=window.daemon, what='no end of it')
     assert window.metrics()['penstock_source_troubles_total', 'blobs'] > 0
 
 

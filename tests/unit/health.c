@@ -173,6 +173,21 @@ static void test_source_that_cannot_be_read(void **state)
     assert_true(world.status.ready);
 }
 
+static void test_source_whose_far_end_says_no(void **state)
+{
+    (void)state;
+    fails();                         /* said once, and true all the while */
+    world.source.ailing = true;
+    pass(6, NULL);
+    assert_false(world.status.ready);
+    pass(600, NULL);
+    assert_false(world.status.ready);
+    assert_int_equal(world.source.state.mood, MOOD_BAD);
+    world.source.ailing = false;
+    pass(1, NULL);
+    assert_true(world.status.ready);
+}
+
 static void test_one_listing_that_failed_is_forgotten(void **state)
 {
     (void)state;
@@ -219,6 +234,7 @@ int main(void)
         cmocka_unit_test_setup(test_torn_end_is_no_stall, begin),
         cmocka_unit_test_setup(test_more_than_any_record_is_a_stall, begin),
         cmocka_unit_test_setup(test_source_that_cannot_be_read, begin),
+        cmocka_unit_test_setup(test_source_whose_far_end_says_no, begin),
         cmocka_unit_test_setup(test_one_listing_that_failed_is_forgotten, begin),
         cmocka_unit_test_setup(test_a_reload_moves_nobodys_past, begin),
         cmocka_unit_test_setup(test_never, begin),
