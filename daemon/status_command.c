@@ -117,7 +117,8 @@ int command_status(int argc, char **argv)
     }
     if (!json)
         replay_jobs_view(state_dir, &view);
-    fwrite(view.data, 1, view.size, stdout);
+    if (view.size > 0)
+        fwrite(view.data, 1, view.size, stdout);
     buf_free(&view);
     answer_free(&answer);
     free(state_dir);
