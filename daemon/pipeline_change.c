@@ -260,10 +260,34 @@ static int prepare_keys(struct change *change, struct pen_error *err)
     return r;
 }
 
+/* What is in memory was made for the old schema or the old type: it goes before the sink does. */
+static bool sink_turns(const struct change *change, uint32_t i)
+{
+    const struct sink_settings *new = &change->settings->sinks[i];
+    const struct outlet *outlet = change->sinks[i].outlet;
+
+    return change->sink_moves[i] == MOVE_CHANGED &&
+        (new->type != outlet_settings(outlet)->type ||
+         strcmp(new->schema != NULL ? new->schema : new->type->schemas[0], outlet_schema(outlet)->name) != 0);
+}
+
+/* NULL: none. Else a sink whose spool holds what was made for another schema or type than it is to have: it would be sent as
+ * what it is not, and a DCR drops the columns that it lacks without a word. */
+static const char *change_mixes(const struct change *change)
+{
+    for (uint32_t i = 0; i < change->sink_count; i++)
+        if (sink_turns(change, i) && !spool_is_empty(outlet_spool(change->sinks[i].outlet)))
+            return change->settings->sinks[i].name;
+    return NULL;
+}
+
+static const char mixes_text[] = "sink %.64s: its type or schema changes, and its spool holds messages as they were until now: let it "
+                                 "drain first, or give the new one another name";
+
 static int prepare(struct change *change, struct pen_error *err)
 {
     struct pipeline *pipeline = change->pipeline;
-    const char *fixed = settings_fixed(pipeline->settings, change->settings);
+    const char *fixed = settings_fixed(pipeline->settings, change->settings), *mixes;
     int r = 0;
 
     if (fixed != NULL)
@@ -275,6 +299,8 @@ static int prepare(struct change *change, struct pen_error *err)
         pipeline->sinks[i].goes = true;
     for (uint32_t i = 0; i < change->settings->sink_count && r == 0; i++)
         r = prepare_sink(change, i, err);
+    if (r == 0 && (mixes = change_mixes(change)) != NULL)
+        r = pen_error_set(err, UV_EBUSY, mixes_text, mixes);
     for (uint32_t i = 0; i < change->settings->source_count && r == 0; i++)
         r = prepare_source(change, i, err);
     if (r == 0)
@@ -324,17 +350,6 @@ static void tell_all(struct change *change)
 }
 
 /* ---- Drain ---- */
-
-/* What is in memory was made for the old schema or the old type: it goes before the sink does. */
-static bool sink_turns(const struct change *change, uint32_t i)
-{
-    const struct sink_settings *new = &change->settings->sinks[i];
-    const struct outlet *outlet = change->sinks[i].outlet;
-
-    return change->sink_moves[i] == MOVE_CHANGED &&
-        (new->type != outlet_settings(outlet)->type ||
-         strcmp(new->schema != NULL ? new->schema : new->type->schemas[0], outlet_schema(outlet)->name) != 0);
-}
 
 static void change_drain(struct change *change)
 {
@@ -587,6 +602,14 @@ static void change_swap(struct change *change)
 
 /* ---- Step by step ---- */
 
+static void change_fail_mixed(struct change *change)
+{
+    char why[256];
+
+    (void)snprintf(why, sizeof(why), mixes_text, change_mixes(change));
+    change_abandon(change, UV_EBUSY, why);
+}
+
 static void change_fail_drain(struct change *change)
 {
     const struct outlet *holder = change_holder(change);
@@ -619,6 +642,10 @@ static void change_on(struct change *change)
         if (!change_drained(change)) {
             if (change_late(change))
                 change_fail_drain(change);
+            return;
+        }
+        if (change_mixes(change) != NULL) {        /* the far end did not take it in time */
+            change_fail_mixed(change);
             return;
         }
         if (pipeline->saver.trouble) {

@@ -440,6 +440,28 @@ def test_another_schema_goes_for_what_is_read_from_then_on(tmp_path, penstock, f
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize('spooled', [False, True])
+def test_another_schema_waits_for_what_was_written_in_the_old_one(tmp_path, penstock, far_end, spooled):
+    """Rows of one table are no rows of another: what is in memory or on disk is delivered as what it is, or nothing changes."""
+    write_activity(tmp_path / 'a.json', 10)
+    source = files('logs', tmp_path / '*.json')
+    far_end.down()
+    daemon = up(penstock(source, far_end.sink(**(AWAY if spooled else {**AWAY, 'spool_after': '1h'})), stop_wait='2s'))
+    if spooled:
+        wait_until(lambda: total(daemon.counters(), 'spooled') == 10, daemon=daemon)
+    else:
+        wait_until(lambda: total(daemon.counters(), 'held') == 10, daemon=daemon)
+    daemon.configure(source, far_end.sink(**{**AWAY, 'schema': 'raw'}), stop_wait='2s')
+    done = reload(daemon)
+    assert done.returncode == 1 and 'its spool holds messages as they were until now' in done.stderr
+    far_end.up()
+    wait_until(lambda: far_end.count() == 10 and total(daemon.counters(), 'spooled') == 0, daemon=daemon)
+    assert far_end.count('Custom-PenstockRaw') == 0
+    assert reloaded(daemon) == ['sink sentinel: changed', '1 untouched']
+    assert daemon.stop() == 0
+    each_once(far_end, 10)
+
+
 def get(address, path):
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
