@@ -320,6 +320,7 @@ static struct pace *on_prepare(void *arg, uv_loop_t *loop)
 
     replay->loop = loop;
     replay->pace = pace_new(loop, replay->rate);
+    replay->progress.rate = replay->rate;
     uv_timer_init(loop, &replay->timer);
     replay->timer.data = replay;
     return replay->pace;
@@ -387,6 +388,13 @@ static int replay_end(const struct replay *replay, int status)
         fprintf(stderr, "penstock replay: %" PRIu64 " files or blobs could not be read, or not whole; the log says which%s\n",
                 figures->troubles, replay->call->dry ? "" : ". The same command tries them again");
         status = status == 0 ? 1 : status;
+    }
+    if (figures->records == 0 && figures->troubles == 0 && !replay->stopped && !replay->job.resumed) {
+        bool bounded = replay->call->from != NULL || replay->call->to != NULL;
+
+        fprintf(stderr, "penstock replay: there was nothing to read: check the paths%s\n", bounded ? " and the window" : "");
+        if (!bounded)                /* a day without a record is none that failed; a path that holds nothing is a mistake */
+            status = status == 0 ? 1 : status;
     }
     if (replay->call->dry)
         return status;

@@ -14,7 +14,8 @@ struct replay_beside {
     struct replay_beside_conf conf;
     uv_timer_t timer;
     uv_work_t work;
-    struct answer answer;            /* the pool's while `asking` */
+    struct answer answer;            /* the pool's while `asking`, … */
+    int result;                      /* … and this */
     bool asking, closing;
     const char *waits;
     /* as of the last answer */
@@ -91,6 +92,14 @@ static void beside_alone(struct replay_beside *beside)
     beside->waits = beside->queues = NULL;
 }
 
+/* It is there, and too busy to answer: just then it needs what we would take. */
+static void beside_mute(struct replay_beside *beside)
+{
+    beside->known = false;
+    beside->queues = NULL;
+    beside->waits = "a daemon that does not answer";
+}
+
 static void beside_free(struct replay_beside *beside)
 {
     answer_free(&beside->answer);
@@ -120,6 +129,8 @@ static void on_asked(uv_work_t *work, int status)
     }
     if (beside->answer.there)
         beside_take(beside, &beside->answer.root);
+    else if (beside->result == UV_EIO)
+        beside_mute(beside);
     else
         beside_alone(beside);
     pace_hold(beside->conf.pace, beside->waits != NULL);
@@ -131,7 +142,7 @@ static void on_ask(uv_work_t *work)
     struct replay_beside *beside = work->data;
     struct pen_error err = { 0 };
 
-    (void)answer_get(&beside->answer, beside->conf.state_dir, ASK_SECONDS, &err);
+    beside->result = answer_get(&beside->answer, beside->conf.state_dir, ASK_SECONDS, &err);
 }
 
 static void on_look(uv_timer_t *timer)

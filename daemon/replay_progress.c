@@ -47,10 +47,23 @@ double progress_pace(const struct progress *progress)
     return per_second(progress, false);
 }
 
+/* The bytes a second that the rate allows; 0: it allows any. */
+static double pace_most(const struct progress *progress, const struct replay_figures *figures)
+{
+    double most = (double)progress->rate.a_second;
+
+    if (progress->rate.unit == PACE_RECORDS)
+        most = figures->records > 0 ? most * (double)figures->bytes / (double)figures->records : 0;
+    return most;
+}
+
+/* Every worker's first chunk goes before it is paid for: over the first seconds a replay is faster than its rate. */
 int64_t progress_left_s(const struct progress *progress, const struct replay_figures *figures)
 {
-    double pace = progress_pace(progress);
+    double pace = progress_pace(progress), most = pace_most(progress, figures);
 
+    if (most > 0 && pace > most)
+        pace = most;
     if (!figures->whole || progress->count < PROGRESS_LEAST || pace <= 0 || figures->total < figures->done)
         return -1;
     return (int64_t)((double)(figures->total - figures->done) / pace + 0.5);

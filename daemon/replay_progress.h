@@ -4,6 +4,7 @@
 #ifndef DAEMON_REPLAY_PROGRESS_H
 #define DAEMON_REPLAY_PROGRESS_H
 
+#include "daemon/pace.h"
 #include "daemon/replay_job.h"
 
 #define PROGRESS_SAMPLES 61
@@ -14,6 +15,7 @@ struct progress {
         uint64_t ms, done, bytes;
     } samples[PROGRESS_SAMPLES];
     unsigned count;                  /* taken so far */
+    struct pace_rate rate;           /* it will not go faster, whatever it did at first */
 };
 
 void progress_take(struct progress *progress, uint64_t now_ms, const struct replay_figures *figures);

@@ -552,7 +552,29 @@ def test_a_dry_run_counts_and_sends_nothing(penstock, far_end, archive, tmp_path
     assert float(rows['sentinel', 'ASimAuditEventLogs'][-1]) * 1e9 == pytest.approx(billed, abs=501)       # a kB is shown
 
 
+def test_where_nothing_is_nothing_is_said_to_be_done(penstock, far_end, tmp_path):
+    daemon = penstock(('source live', {'type': 'file', 'path': f'{tmp_path}/nothing/*.json'}), far_end.sink(**LIFE))
+    (tmp_path / 'empty').mkdir()
+    for words, wanted in (([], 1), (['--from', '2026-03-01'], 0)):
+        done = daemon.command('replay', '-c', daemon.config, *words, tmp_path / 'empty')
+        assert done.returncode == wanted and 'there was nothing to read: check the paths' in done.stderr
+
+
 # Beside the daemon.
+
+def test_a_daemon_too_busy_to_answer_has_its_way(penstock, far_end, archive, tmp_path):
+    daemon = penstock(('source live', {'type': 'file', 'path': f'{tmp_path}/nothing/*.json'}), far_end.sink(**LIFE)).start()
+    wait_until(lambda: status(daemon).get('sinks'), daemon=daemon)
+    archive.hour(1, records=3000)
+    daemon.pause()
+    with open(tmp_path / 'replay.log', 'wb') as log, \
+            process(['replay', '-c', daemon.config, '--rate', '500r', archive.folder], stdout=log, stderr=log) as started:
+        wait_until(lambda: job(daemon).get('gives_way_to') == 'a daemon that does not answer', 60, 'the replay to give way')
+        daemon.resume()
+        assert started.wait(120) == 0
+    assert far_end.distinct() == len(archive.events)
+    assert daemon.stop() == 0
+
 
 def test_it_gives_way_to_the_daemons_own_traffic(penstock, far_end, archive, tmp_path):
     """While the daemon's sink of that name is held back, the replay stands still, and says so; then both go on."""
