@@ -88,7 +88,7 @@ static void sinks_probe(struct online *online, const struct settings *settings, 
     for (unsigned i = 0; i < settings->sink_count; i++) {
         sink = &settings->sinks[i];
         probe = probe_of(online, "sink", sink->name);
-        probe.schema = sink->schema != NULL ? sink->schema : sink->type->schemas[0];
+        probe.schema = settings_schema(sink);
         probe.kinds = sink->kind_mask;
         probe.send_test_record = send_test_record;
         spool_probe(&probe, settings);

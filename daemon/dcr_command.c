@@ -28,7 +28,7 @@ static const char usage[] =
 /* The sink's streams. The schema `raw` brings records as they are: its stream is the user's own to declare. */
 static int add_sink(struct rule *rule, const struct sink_settings *sink, struct pen_error *err)
 {
-    const char *schema = sink->schema != NULL ? sink->schema : sink->type->schemas[0];
+    const char *schema = settings_schema(sink);
     struct sentinel_target target;
     int r = sentinel_target_read(&target, sink->section, schema, err);
 

@@ -74,7 +74,7 @@ static void watch_sink(struct rule_watch *watch, const struct sink_settings *sin
     watched->sink = sink->name;
     watched->look = rule_look_start(&(struct rule_look_conf){
         .http = watch->http, .loop = loop, .sink = sink->name, .section = sink->section,
-        .schema = sink->schema != NULL ? sink->schema : sink->type->schemas[0], .kinds = sink->kind_mask,
+        .schema = settings_schema(sink), .kinds = sink->kind_mask,
         .tell = on_finding, .done = on_done, .arg = watched,
     });
     watch->looking += watched->look != NULL;

@@ -569,3 +569,8 @@ struct settings *settings_share(struct settings *settings)
     settings->holders++;
     return settings;
 }
+
+const char *settings_schema(const struct sink_settings *sink)
+{
+    return sink->schema != NULL ? sink->schema : sink->type->schemas[0];
+}

@@ -109,6 +109,8 @@ enum settings_change settings_compare_source(const struct source_settings *old, 
 enum settings_change settings_compare_sink(const struct sink_settings *old, const struct settings_print *opened,
                                            const struct sink_settings *new);
 
+/* The name of the schema that it writes: its own, or its type's default. */
+const char *settings_schema(const struct sink_settings *sink);
 /* The level that log_set_level() takes (daemon/log.h). */
 int settings_log_level(const struct settings *settings);
 

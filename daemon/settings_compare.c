@@ -9,10 +9,10 @@
 
 #include "daemon/option.h"
 
-#include <assert.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -80,7 +80,8 @@ void settings_print_files(struct settings_print *ret, struct pen_conf *section, 
     if (!salted)
         r = RAND_bytes(salt, sizeof(salt));
     salted = true;
-    assert(digest != NULL && r == 1 && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1);
+    if (digest == NULL || r != 1 || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1)
+        abort();
     EVP_DigestUpdate(digest, salt, sizeof(salt));
     for (; rows != NULL && rows->name != NULL; rows++) {
         path = is_printed(rows) ? conf_value(section, rows->name) : NULL;
@@ -116,15 +117,10 @@ enum settings_change settings_compare_source(const struct source_settings *old, 
     return SETTINGS_SAME;
 }
 
-static const char *sink_schema(const struct sink_settings *sink)
-{
-    return sink->schema != NULL ? sink->schema : sink->type->schemas[0];
-}
-
 enum settings_change settings_compare_sink(const struct sink_settings *old, const struct settings_print *opened,
                                            const struct sink_settings *new)
 {
-    if (old->type != new->type || strcmp(sink_schema(old), sink_schema(new)) != 0 ||
+    if (old->type != new->type || strcmp(settings_schema(old), settings_schema(new)) != 0 ||
         !conf_sections_agree(old->section, new->section, sink_options) ||
         !files_agree(new->section, new->type->options, opened))
         return SETTINGS_CHANGED;

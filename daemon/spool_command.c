@@ -417,7 +417,7 @@ static void spool_drop(struct spool_call *call, char **words)
 static bool adopt_fits(struct spool_call *call, const char *from, const struct spool_look *look, const struct sink_settings *to,
                        uint64_t to_bytes)
 {
-    const char *schema = to->schema != NULL ? to->schema : to->type->schemas[0];
+    const char *schema = settings_schema(to);
     char why[256];
 
     if (look->has_header && look->newest.type[0] != '\0' &&
