@@ -33,9 +33,7 @@ void outlet_drain(struct outlet *outlet, bool drain)
     if (outlet->draining == drain)
         return;
     outlet->draining = drain;
-    outlet->deliver_until_ms = outlet_now_ms(outlet);
-    if (outlet->state == OUTLET_OPEN && !outlet->hushed && outlet_now_ms(outlet) >= outlet->hold_until_ms)
-        outlet->deliver_until_ms += outlet->conf.stop_ms / 2;
+    outlet_set_grace(outlet);
     outlet_pump(outlet);
 }
 

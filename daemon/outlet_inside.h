@@ -113,6 +113,8 @@ int outlet_sink_open(struct outlet_sink **ret, const struct outlet *outlet, cons
                      struct pen_error *err);
 void outlet_sink_close(struct outlet_sink *sink); /* after it has stopped; copes with NULL */
 void outlet_sink_take(struct outlet *outlet, struct outlet_sink *sink);    /* as the one it has */
+/* A far end that takes messages gets half of stop_wait to take the last ones; one that does not is not waited for. */
+void outlet_set_grace(struct outlet *outlet);
 /* The pump's last word while the outlet stops. Stops the sink once nothing more can be done. */
 void outlet_stop_on(struct outlet *outlet);
 

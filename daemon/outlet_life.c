@@ -17,7 +17,7 @@
 
 static int sink_schema(const struct schema **ret, const struct sink_settings *settings, struct pen_error *err)
 {
-    *ret = schema_find(settings->schema != NULL ? settings->schema : settings->type->schemas[0]);
+    *ret = schema_find(settings_schema(settings));
     if (*ret == NULL)
         return pen_error_set(err, UV_EINVAL, "sink %s: there is no schema %s", settings->name, settings->schema);
     return 0;
@@ -169,15 +169,19 @@ void outlet_stop_on(struct outlet *outlet)
     outlet->sink->type->stop(outlet->sink->self, on_sink_stopped, outlet);
 }
 
+void outlet_set_grace(struct outlet *outlet)
+{
+    outlet->deliver_until_ms = outlet_now_ms(outlet);
+    if (outlet->state == OUTLET_OPEN && !outlet->hushed && outlet_now_ms(outlet) >= outlet->hold_until_ms)
+        outlet->deliver_until_ms += outlet->conf.stop_ms / 2;
+}
+
 void outlet_stop(struct outlet *outlet, void (*stopped)(void *arg), void *arg)
 {
     outlet->stopping = true;
     outlet->on_stopped = stopped;
     outlet->stopped_arg = arg;
-    outlet->deliver_until_ms = outlet_now_ms(outlet);
-    /* A far end that takes messages gets half the time to take the last ones; one that does not is not waited for. */
-    if (outlet->state == OUTLET_OPEN && outlet_now_ms(outlet) >= outlet->hold_until_ms)
-        outlet->deliver_until_ms += outlet->conf.stop_ms / 2;
+    outlet_set_grace(outlet);
     outlet->give_up_ms = outlet_now_ms(outlet) + outlet->conf.stop_ms;
     outlet_pump(outlet);
 }

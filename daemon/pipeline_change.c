@@ -268,7 +268,7 @@ static bool sink_turns(const struct change *change, uint32_t i)
 
     return change->sink_moves[i] == MOVE_CHANGED &&
         (new->type != outlet_settings(outlet)->type ||
-         strcmp(new->schema != NULL ? new->schema : new->type->schemas[0], outlet_schema(outlet)->name) != 0);
+         strcmp(settings_schema(new), outlet_schema(outlet)->name) != 0);
 }
 
 /* NULL: none. Else a sink whose spool holds what was made for another schema or type than it is to have: it would be sent as
@@ -602,11 +602,11 @@ static void change_swap(struct change *change)
 
 /* ---- Step by step ---- */
 
-static void change_fail_mixed(struct change *change)
+static void change_fail_mixed(struct change *change, const char *sink)
 {
     char why[256];
 
-    (void)snprintf(why, sizeof(why), mixes_text, change_mixes(change));
+    (void)snprintf(why, sizeof(why), mixes_text, sink);
     change_abandon(change, UV_EBUSY, why);
 }
 
@@ -627,6 +627,7 @@ static void change_on(struct change *change)
 {
     struct pipeline *pipeline = change->pipeline;
     uint32_t stop_ms = pipeline->settings->daemon.stop_ms;
+    const char *mixes;
 
     switch (change->step) {
     case CHANGE_QUIET:
@@ -644,8 +645,8 @@ static void change_on(struct change *change)
                 change_fail_drain(change);
             return;
         }
-        if (change_mixes(change) != NULL) {        /* the far end did not take it in time */
-            change_fail_mixed(change);
+        if ((mixes = change_mixes(change)) != NULL) {              /* the far end did not take it in time */
+            change_fail_mixed(change, mixes);
             return;
         }
         if (pipeline->saver.trouble) {

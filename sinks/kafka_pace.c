@@ -7,7 +7,7 @@
 
 void kafka_pace_begin(struct kafka_pace *pace, size_t request, uint32_t linger_ms)
 {
-    *pace = (struct kafka_pace){ .request = request, .border_us = (int64_t)linger_ms * 2000, .partitions = 1 };
+    *pace = (struct kafka_pace){ .request = request, .border_us = (int64_t)linger_ms * 2000 };
 }
 
 static bool pace_is_near(const struct kafka_pace *pace)
@@ -23,7 +23,7 @@ void kafka_pace_turn(struct kafka_pace *pace)
 bool kafka_pace_allows(const struct kafka_pace *pace)
 {
     /* An eighth less, for what a record costs beside value and key: what does not fit stays behind and grows old. */
-    size_t most = (pace->request - pace->request / 8) * pace->partitions;
+    size_t most = (pace->request - pace->request / 8) * (pace->partitions > 0 ? pace->partitions : 1);
 
     return pace_is_near(pace) ? pace->outstanding < 2 * most : pace->open && pace->outstanding < most;
 }
@@ -43,9 +43,7 @@ void kafka_pace_reported(struct kafka_pace *pace, size_t size, int32_t partition
         uint64_t *word = &pace->seen[(uint32_t)partition % KAFKA_PACE_PARTITIONS / 64];
         uint64_t bit = UINT64_C(1) << ((uint32_t)partition % 64);
 
-        /* The first one is counted from the start. */
-        if ((*word & bit) == 0 && (pace->seen[0] | pace->seen[1] | pace->seen[2] | pace->seen[3]) != 0)
-            pace->partitions++;
+        pace->partitions += (*word & bit) == 0;
         *word |= bit;
     }
 }

@@ -30,7 +30,7 @@ struct kafka_pace {
     int64_t latency_us;              /* of a request's first message, smoothed; 0: none heard yet */
     size_t outstanding;              /* bytes produced and not yet reported */
     bool open;                       /* far: this turn may produce */
-    unsigned partitions;
+    unsigned partitions;             /* told of by reports; before the first one it is as if there were one */
     uint64_t seen[KAFKA_PACE_PARTITIONS / 64];
 };
 

@@ -235,7 +235,6 @@ static void source_busy(struct blob_source *source, const struct storage_answer 
                  answer->why, NULL);
         source->busy_said = true;
         source_trouble(source->host);
-        source_is_ailing(source->host, true);
     }
 }
 
@@ -247,7 +246,6 @@ static void source_refused(struct blob_source *source, const struct storage_answ
         log_line(LOG_ERROR, "the container may not be read: tried again with every poll", "source", source_name(source->host),
                  "error", answer->why, NULL);
         source_trouble(source->host);
-        source_is_ailing(source->host, true);
     }
     *said = true;
 }
@@ -262,7 +260,6 @@ void source_heard(struct blob_source *source, const struct storage_answer *answe
         if (*refused || source->busy_said)
             log_line(LOG_NOTE, "the container can be read again", "source", source_name(source->host), NULL);
         *refused = source->busy_said = false;
-        source_is_ailing(source->host, source->refused_list || source->refused_read);
         break;
     case STORAGE_BUSY:
         source_busy(source, answer);
@@ -276,6 +273,7 @@ void source_heard(struct blob_source *source, const struct storage_answer *answe
     case STORAGE_LOCKED:
         break;
     }
+    source_is_ailing(source->host, source->busy_said || source->refused_list || source->refused_read);
     source_kick(source);
 }
 
