@@ -2,6 +2,8 @@
 import json
 import pathlib
 
+import pytest
+
 from farend import FarEnd
 from penstock import total, wait_until
 from records import write_activity
@@ -12,6 +14,7 @@ def flow(daemon):
     return json.loads(daemon.command('status', '-c', daemon.config, '--json').stdout)['daemon']['flow']
 
 
+@pytest.mark.kafka
 def test_a_reload_that_fails_for_want_of_memory_leaves_the_flow_open(tmp_path, penstock, far_end):
     """What was opened beside took all of the budget; when it has gone, an idle daemon reads what comes then."""
     sections = files('logs', tmp_path / '*.json'), far_end.sink(in_flight=1, **QUICK)
