@@ -1,9 +1,9 @@
 /* main.c - the binary: finds the subcommand, makes the process a safe place for it, and hands over. */
-#include "daemon/commands.h"
-#include "daemon/http.h"
-#include "daemon/option.h"
-#include "daemon/service.h"
-#include "daemon/secret.h"
+#include "daemon/command/commands.h"
+#include "daemon/remote/http.h"
+#include "daemon/config/option.h"
+#include "daemon/command/service.h"
+#include "daemon/base/secret.h"
 
 #include <openssl/crypto.h>
 #include <signal.h>

@@ -6,8 +6,8 @@
  */
 #include "sinks/arrival.h"
 
-#include "daemon/log.h"
-#include "daemon/secret.h"
+#include "daemon/base/log.h"
+#include "daemon/base/secret.h"
 #include "sinks/tally.h"
 
 #include <assert.h>

@@ -44,11 +44,11 @@
  * by MESSAGE_COST is queue.buffering.max.messages. When the queue is full we hold the rest of the batch and go on when
  * reports have made room.
  */
-#include "daemon/kafka_client.h"
-#include "daemon/kafka_end.h"
-#include "daemon/kafka_login.h"
-#include "daemon/kafka_probe.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/remote/kafka_client.h"
+#include "daemon/remote/kafka_end.h"
+#include "daemon/remote/kafka_login.h"
+#include "daemon/remote/kafka_probe.h"
 #include "sinks/kafka_pace.h"
 #include "sinks/sink.h"
 

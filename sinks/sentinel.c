@@ -15,11 +15,11 @@
  * same event id. That is why stop() gives posts on the wire a moment to be answered before it hands them back.
  */
 #include "sinks/sentinel.h"
-#include "daemon/credential.h"
-#include "daemon/entra.h"
-#include "daemon/http.h"
-#include "daemon/json.h"
-#include "daemon/secret.h"
+#include "daemon/remote/credential.h"
+#include "daemon/remote/entra.h"
+#include "daemon/remote/http.h"
+#include "daemon/record/json.h"
+#include "daemon/base/secret.h"
 #include "sinks/arrival.h"
 #include "sinks/quota.h"
 

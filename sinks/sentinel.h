@@ -5,7 +5,7 @@
 #ifndef SINKS_SENTINEL_H
 #define SINKS_SENTINEL_H
 
-#include "daemon/entra.h"
+#include "daemon/remote/entra.h"
 #include "sinks/sink.h"
 
 struct sentinel_target {             /* texts belong to the configuration */

@@ -7,8 +7,8 @@
  * TransformationErrors_Count are in Microsoft's list of 2025-04; ColumnsDroppedCount is newer, and a name that the service does
  * not know costs the whole request: so it is asked for apart, and not knowing it is no finding.
  */
-#include "daemon/json.h"
-#include "daemon/probe.h"
+#include "daemon/record/json.h"
+#include "daemon/remote/probe.h"
 #include "sinks/sentinel.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* sentinel_probe.c - `penstock check --online` at a Sentinel sink: tokens, the endpoint, the DCR, and one post if asked for. */
-#include "daemon/rule_look.h"
-#include "daemon/probe.h"
+#include "daemon/rule/rule_look.h"
+#include "daemon/remote/probe.h"
 #include "sinks/sentinel.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * sink.h - what a sink is: it takes batches and gives answers.
  *
  * A sink translates and has no patience of its own. Retry, backoff, cutting, bisection, spooling and dead letters live
- * in the daemon (daemon/outlet_answers.c), once. Its heart is the small table from what the far end said to the outcomes.
+ * in the daemon (daemon/outlet/outlet_answers.c), once. Its heart is the small table from what the far end said to the outcomes.
  * Everything here is called on the loop's thread.
  */
 #ifndef PEN_SINK_H
@@ -76,7 +76,7 @@ struct pen_arrival {
 };
 #define PEN_ARRIVAL_NONE (struct pen_arrival){ UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX }
 
-struct http;                         /* daemon/http.h: curl on the loop, one for the process */
+struct http;                         /* daemon/remote/http.h: curl on the loop, one for the process */
 struct probe;
 
 /* A job beside the daemon (replay, resend): of what a far end allots both it takes the smaller half, and gives way where the
@@ -110,7 +110,7 @@ struct pen_sink {
      * secrets: `check` asks it on any machine. open() may count on it. May be NULL. */
     int  (*prove)(const struct pen_conf *conf, struct pen_error *err);
     /* `check --online`: asks the far end whether it would take what is sent, and sends nothing without being told to
-     * (daemon/probe.h). May be NULL. */
+     * (daemon/remote/probe.h). May be NULL. */
     void (*probe)(struct probe *probe, const struct pen_conf *conf);
     /* Milliseconds that its token lives yet, for those who look; UINT64_MAX: it uses none. May be NULL. */
     uint64_t (*token_ms)(void *self);

@@ -25,7 +25,7 @@
  * Flow logs make this the hottest code of the daemon: each field's key stands ready to be copied, set fields are found by
  * their bits, and addresses, which were checked when they were set, are not looked at again.
  */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 #include "daemon/schema/value.h"
 
 #include <assert.h>

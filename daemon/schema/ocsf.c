@@ -16,7 +16,7 @@
  * an endpoint that is but a port. Without it the object's fields stay in `unmapped`, where all goes that found no place.
  * So no message holds an attribute its class does not define, and none loses a field.
  */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 #include "daemon/schema/value.h"
 
 #include <assert.h>

@@ -15,7 +15,7 @@
 #ifndef DAEMON_SCHEMA_PATTERN_H
 #define DAEMON_SCHEMA_PATTERN_H
 
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 
 #define PATTERN_HOLES 48
 #define PATTERN_STEP 32              /* texts are copied in steps of this size: so much may be read and written past their end */

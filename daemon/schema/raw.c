@@ -4,7 +4,7 @@
  * A raw line break inside valid JSON can only stand between tokens, so dropping CR and LF changes nothing but the look.
  * What is not JSON travels as text, with the reason: {"RawText":"…","Trouble":"…"}.
  */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 
 static void raw_write_json(struct pen_span raw, struct buf *out)
 {

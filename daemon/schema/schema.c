@@ -1,5 +1,5 @@
 /* schema.c - the schemas by name. */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 
 static const struct schema *const schemas[] = { &asim_schema, &ocsf_schema, &raw_schema };
 

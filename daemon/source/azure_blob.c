@@ -50,8 +50,8 @@
  */
 #include "daemon/source/azure_blob.h"
 
-#include "daemon/log.h"
-#include "daemon/window.h"
+#include "daemon/base/log.h"
+#include "daemon/record/window.h"
 #include "daemon/source/azure_hours.h"
 
 #include <assert.h>

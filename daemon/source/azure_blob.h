@@ -7,11 +7,11 @@
 #ifndef DAEMON_SOURCE_AZURE_BLOB_H
 #define DAEMON_SOURCE_AZURE_BLOB_H
 
-#include "daemon/source.h"
+#include "daemon/record/unpack.h"
 #include "daemon/source/azure_notice.h"
 #include "daemon/source/azure_storage.h"
 #include "daemon/source/azure_walk.h"
-#include "daemon/unpack.h"
+#include "daemon/source/source.h"
 
 #include <sys/queue.h>
 

@@ -11,7 +11,7 @@
  */
 #include "daemon/source/azure_blob.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 #include "daemon/source/azure_hours.h"
 
 #include <assert.h>

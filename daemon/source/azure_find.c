@@ -6,9 +6,9 @@
  */
 #include "daemon/source/azure_blob.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/record/window.h"
 #include "daemon/source/azure_hours.h"
-#include "daemon/window.h"
 
 #include <stdlib.h>
 #include <string.h>

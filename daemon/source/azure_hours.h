@@ -7,7 +7,7 @@
 #ifndef DAEMON_SOURCE_AZURE_HOURS_H
 #define DAEMON_SOURCE_AZURE_HOURS_H
 
-#include "daemon/buf.h"
+#include "daemon/base/buf.h"
 
 /* Hours since 1970. */
 #define HOURS_NONE INT32_MIN         /* of a name that lies in no place */

@@ -7,7 +7,7 @@
 #ifndef DAEMON_SOURCE_AZURE_MESSAGES_H
 #define DAEMON_SOURCE_AZURE_MESSAGES_H
 
-#include "daemon/json.h"
+#include "daemon/record/json.h"
 
 #include <stdbool.h>
 

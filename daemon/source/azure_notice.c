@@ -9,7 +9,7 @@
  */
 #include "daemon/source/azure_notice.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 #include "daemon/source/azure_blob.h"
 #include "daemon/source/azure_messages.h"
 

@@ -6,7 +6,7 @@
  */
 #include "daemon/source/azure_blob.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 static bool blob_is_read(const struct blob *blob)
 {

@@ -3,7 +3,7 @@
  * it has one.
  */
 #include "daemon/source/azure_blob.h"
-#include "daemon/probe.h"
+#include "daemon/remote/probe.h"
 
 #include <stdlib.h>
 

@@ -17,7 +17,7 @@
  */
 #include "daemon/source/azure_blob.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 #include <assert.h>
 #include <stdlib.h>

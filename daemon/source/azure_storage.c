@@ -9,7 +9,7 @@
  */
 #include "daemon/source/azure_storage.h"
 
-#include "daemon/secret.h"
+#include "daemon/base/secret.h"
 #include "daemon/source/azure_listing.h"
 #include "daemon/source/azure_verdict.h"
 

@@ -9,8 +9,8 @@
 #ifndef DAEMON_SOURCE_AZURE_STORAGE_H
 #define DAEMON_SOURCE_AZURE_STORAGE_H
 
-#include "daemon/buf.h"
-#include "daemon/entra.h"
+#include "daemon/base/buf.h"
+#include "daemon/remote/entra.h"
 #include "daemon/source/azure_messages.h"
 
 #define STORAGE_VERSION "2021-12-02" /* of the REST API */

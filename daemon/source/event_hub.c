@@ -15,7 +15,7 @@
  * Here are the settings, the turns and the contract with the pipeline; event_hub.h says where the rest is.
  */
 #include "daemon/source/event_hub.h"
-#include "daemon/kafka_probe.h"
+#include "daemon/remote/kafka_probe.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -10,9 +10,9 @@
 #ifndef DAEMON_SOURCE_EVENT_HUB_H
 #define DAEMON_SOURCE_EVENT_HUB_H
 
-#include "daemon/kafka_client.h"
-#include "daemon/kafka_login.h"
-#include "daemon/source.h"
+#include "daemon/remote/kafka_client.h"
+#include "daemon/remote/kafka_login.h"
+#include "daemon/source/source.h"
 
 #include <sys/queue.h>
 

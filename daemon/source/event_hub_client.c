@@ -9,8 +9,8 @@
  */
 #include "daemon/source/event_hub.h"
 
-#include "daemon/kafka_end.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/remote/kafka_end.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -14,7 +14,7 @@
  */
 #include "daemon/source/event_hub.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 #include <assert.h>
 #include <stdlib.h>

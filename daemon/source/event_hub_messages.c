@@ -15,8 +15,8 @@
  */
 #include "daemon/source/event_hub.h"
 
-#include "daemon/log.h"
-#include "daemon/unpack.h"
+#include "daemon/base/log.h"
+#include "daemon/record/unpack.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -40,8 +40,8 @@
  */
 #include "daemon/source/file.h"
 
-#include "daemon/glob.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/source/glob.h"
 
 #include <stdlib.h>
 #include <string.h>

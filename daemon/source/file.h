@@ -7,9 +7,9 @@
 #ifndef DAEMON_SOURCE_FILE_H
 #define DAEMON_SOURCE_FILE_H
 
-#include "daemon/source.h"
 #include "daemon/source/finder.h"
 #include "daemon/source/reader.h"
+#include "daemon/source/source.h"
 
 #include <limits.h>
 #include <sys/queue.h>

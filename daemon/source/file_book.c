@@ -6,7 +6,7 @@
  */
 #include "daemon/source/file.h"
 
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 #include <inttypes.h>
 #include <search.h>

@@ -12,8 +12,8 @@
  * place of the one that has been quiet longest: of a tree with a folder per hour, the last hours stay watched.
  */
 #include "daemon/source/finder.h"
-#include "daemon/log.h"
-#include "daemon/window.h"
+#include "daemon/base/log.h"
+#include "daemon/record/window.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -9,7 +9,7 @@
 #ifndef DAEMON_SOURCE_FINDER_H
 #define DAEMON_SOURCE_FINDER_H
 
-#include "daemon/glob.h"
+#include "daemon/source/glob.h"
 
 #include <uv.h>
 

@@ -11,7 +11,7 @@
 #ifndef DAEMON_SOURCE_READER_H
 #define DAEMON_SOURCE_READER_H
 
-#include "daemon/unpack.h"
+#include "daemon/record/unpack.h"
 
 #include <sys/stat.h>
 

@@ -19,10 +19,10 @@
  * write down what it has at every all_counted(). Short work is done REPEATS times in one go, since a look at the clock costs
  * as much as a small event.
  */
-#include "daemon/io.h"
+#include "daemon/disk/io.h"
+#include "daemon/disk/spool.h"
+#include "daemon/record/work.h"
 #include "daemon/schema/pattern.h"
-#include "daemon/spool.h"
-#include "daemon/work.h"
 
 #include <fcntl.h>
 #include <stdio.h>

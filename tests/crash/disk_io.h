@@ -13,7 +13,7 @@
 #ifndef CRASH_DISK_IO_H
 #define CRASH_DISK_IO_H
 
-#include "daemon/io.h"
+#include "daemon/disk/io.h"
 
 #include <stdbool.h>
 #include <stddef.h>

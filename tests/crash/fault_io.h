@@ -2,7 +2,7 @@
 #ifndef CRASH_FAULT_IO_H
 #define CRASH_FAULT_IO_H
 
-#include "daemon/io.h"
+#include "daemon/disk/io.h"
 
 enum fault {
     FAULT_NO_SPACE,                  /* ENOSPC, from whatever may need room */

@@ -1,5 +1,5 @@
 /*
- * kill_io.c - a daemon that dies where it is told to: the daemon's table of disk calls (daemon/io.h), with the point of death
+ * kill_io.c - a daemon that dies where it is told to: the daemon's table of disk calls (daemon/disk/io.h), with the point of death
  * laid over it before main() begins. Linked with daemon/main.c into penstock-kill; penstock itself has none of this.
  *
  *   PENSTOCK_KILL=CALL@PATTERN:NTH:WHEN   SIGKILL at the nth call of that name on a file whose path fits the pattern,
@@ -9,7 +9,7 @@
  * For example: PENSTOCK_KILL='fdatasync@*.seg:17:after'. Whoever is killed at the nth of something that never comes so often
  * lives on: the test has to look.
  */
-#include "daemon/io.h"
+#include "daemon/disk/io.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * The oracle: the whole letters in the file are those of one of the moments below, and not of one before the last that was
  * acknowledged. So a letter is there once its append has said so, and gone only where the rewriting that drops it had begun.
  */
-#include "daemon/dead.h"
+#include "daemon/disk/dead.h"
 #include "tests/crash/bench.h"
 #include "tests/crash/disk_io.h"
 

@@ -2,8 +2,8 @@
 #include "crash/loop.h"
 #include "lib/fake_sink.h"
 
-#include "daemon/outlet.h"
-#include "daemon/stream.h"
+#include "daemon/outlet/outlet.h"
+#include "daemon/pipeline/stream.h"
 
 #include <assert.h>
 #include <sched.h>

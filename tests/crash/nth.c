@@ -11,7 +11,7 @@
 #include "crash/loop.h"
 #include "crash/oracle.h"
 #include "crash/script.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* oracle.c - see oracle.h. */
 #include "crash/oracle.h"
 
-#include "daemon/cursor.h"
+#include "daemon/disk/cursor.h"
 
 #include <assert.h>
 #include <stdarg.h>

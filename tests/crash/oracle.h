@@ -9,7 +9,7 @@
 #define CRASH_ORACLE_H
 
 #include "crash/disk_io.h"
-#include "daemon/spool.h"
+#include "daemon/disk/spool.h"
 
 #define RECORDS_MAX 4096u
 #define SOURCE "source"

@@ -10,8 +10,8 @@
 #include "crash/loop.h"
 #include "crash/oracle.h"
 #include "crash/script.h"
-#include "daemon/cursor.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/disk/cursor.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* script.c - see script.h. */
 #include "crash/script.h"
 
-#include "daemon/cursor.h"
-#include "daemon/dead.h"
+#include "daemon/disk/cursor.h"
+#include "daemon/disk/dead.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -8,8 +8,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/conf.h"
-#include "daemon/http.h"
+#include "daemon/config/conf.h"
+#include "daemon/remote/http.h"
 #include "sinks/sink.h"
 
 #include <assert.h>

@@ -4,8 +4,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/buf.h"
-#include "daemon/settings.h"
+#include "daemon/base/buf.h"
+#include "daemon/config/settings.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
  *
  * Input: 1 byte which letters go; the file.
  */
-#include "daemon/dead_command.c"     /* what is printed */
+#include "daemon/command/dead_command.c"     /* what is printed */
 
 #include "tests/fuzz/fuzz.h"
 

@@ -5,7 +5,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/framer.h"
+#include "daemon/record/framer.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *
  * Input: 1 byte how the body comes in; header lines up to an empty one; the body.
  */
-#include "daemon/http.c"             /* what curl calls is not public */
+#include "daemon/remote/http.c"             /* what curl calls is not public */
 
 #include "tests/fuzz/fuzz.h"
 

@@ -3,7 +3,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/json.h"
+#include "daemon/record/json.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/work.h"
+#include "daemon/record/work.h"
 
 #include <assert.h>
 #include <openssl/sha.h>

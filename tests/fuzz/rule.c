@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/rule.h"
+#include "daemon/rule/rule.h"
 
 #include <assert.h>
 #include <stdlib.h>

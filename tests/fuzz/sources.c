@@ -6,8 +6,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/glob.h"
 #include "daemon/source/file.h"
+#include "daemon/source/glob.h"
 
 #include <assert.h>
 #include <stdlib.h>

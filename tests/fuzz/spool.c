@@ -12,9 +12,9 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/io.h"
-#include "daemon/log.h"
-#include "daemon/spools.h"
+#include "daemon/base/log.h"
+#include "daemon/disk/io.h"
+#include "daemon/disk/spools.h"
 
 #include <assert.h>
 #include <dirent.h>

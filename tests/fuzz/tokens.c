@@ -7,8 +7,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/entra_answer.h"
-#include "daemon/secret.h"
+#include "daemon/base/secret.h"
+#include "daemon/remote/entra_answer.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -6,9 +6,9 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "daemon/unpack.h"
+#include "daemon/record/unpack.h"
 
-#include "daemon/buf.h"
+#include "daemon/base/buf.h"
 
 #include <assert.h>
 #include <stdlib.h>

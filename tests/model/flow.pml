@@ -1,5 +1,5 @@
 /*
- * flow.pml - the two marks: who waits for whom when memory is short. daemon/pipeline.c has it; names are its own.
+ * flow.pml - the two marks: who waits for whom when memory is short. daemon/pipeline/pipeline.c has it; names are its own.
  *
  * Modelled: STREAMS streams, each with one chunk out at a time (CHUNK units of the budget); one job on the pool, which
  * turns a chunk into one message for each of two sinks; what of a chunk waits for the flow to open; the sink `siem`, which

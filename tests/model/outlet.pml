@@ -1,5 +1,5 @@
 /*
- * outlet.pml - the protocol by which nothing is lost: window, spool, cursor and answers of one outlet, as daemon/outlet.c,
+ * outlet.pml - the protocol by which nothing is lost: window, spool, cursor and answers of one outlet, as daemon/outlet/outlet.c,
  * its outlet_answers.c and outlet_spool.c, spool.c and stream.c have it. Names are theirs.
  *
  * Modelled: one stream of RECORDS records, one message each, sealed into batches of one or two; the window; the states

@@ -1,5 +1,5 @@
 /* Promise: text, numbers and times are written exactly, and hostile bytes come out as valid JSON. */
-#include "daemon/buf.h"
+#include "daemon/base/buf.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* Promise: a configuration is understood as written, or each mistake in it is named with its line, what was expected and
  * the nearest valid word; no value that may be a secret is ever shown. */
-#include "daemon/conf.h"
-#include "daemon/settings.h"
-#include "daemon/work.h"
+#include "daemon/config/conf.h"
+#include "daemon/config/settings.h"
+#include "daemon/record/work.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

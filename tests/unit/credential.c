@@ -1,10 +1,10 @@
 /*
- * The promises of daemon/credential.h and daemon/assertion.h, without a network: who we are by rows and environment,
+ * The promises of daemon/remote/credential.h and daemon/remote/assertion.h, without a network: who we are by rows and environment,
  * what is sent for each, certificates in every shape they come in, and that Arc's challenge opens no file but a key.
  */
-#include "daemon/assertion.h"
-#include "daemon/credential.h"
-#include "daemon/secret.h"
+#include "daemon/base/secret.h"
+#include "daemon/remote/assertion.h"
+#include "daemon/remote/credential.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,9 +2,9 @@
  * Promise: what was saved is there after the next start, all of a save or nothing of it; every save is synced, by way of the
  * io table; and an administrator may look into state.db while we have it open, without taking our locks away.
  */
-#include "daemon/cursor.h"
+#include "daemon/disk/cursor.h"
 
-#include "daemon/io.h"
+#include "daemon/disk/io.h"
 
 #include <errno.h>
 #include <setjmp.h>

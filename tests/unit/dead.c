@@ -2,8 +2,8 @@
  * Promise: a dead letter comes back as it was written, whatever stands around it in the file; damage is named and costs its
  * line alone; and the file is never anything between what it was and what it should become.
  */
-#include "daemon/dead.h"
-#include "daemon/io.h"
+#include "daemon/disk/dead.h"
+#include "daemon/disk/io.h"
 
 #include <errno.h>
 #include <fcntl.h>

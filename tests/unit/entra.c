@@ -1,10 +1,10 @@
 /*
- * The promises of daemon/entra.h, against a token endpoint on loopback, with a clock of the test's own: one fetch for all
+ * The promises of daemon/remote/entra.h, against a token endpoint on loopback, with a clock of the test's own: one fetch for all
  * who wait, renewal before the end while the old token serves, our faults told from passing ones, nothing leaked. What is sent
  * for each kind of identity is tests/unit/credential.c's matter.
  */
-#include "daemon/conf.h"
-#include "daemon/entra.h"
+#include "daemon/config/conf.h"
+#include "daemon/remote/entra.h"
 
 #include "server.h"
 

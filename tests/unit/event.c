@@ -1,5 +1,5 @@
 /* event: setters take what fits and nothing else, additional fields keep the rest, emission counts and can stop. */
-#include "daemon/event.h"
+#include "daemon/record/event.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 /* file_host.c - see file_host.h. */
 #include "tests/unit/file_host.h"
 
-#include "daemon/log.h"
-#include "daemon/settings.h"
-#include "daemon/work.h"
+#include "daemon/base/log.h"
+#include "daemon/config/settings.h"
+#include "daemon/record/work.h"
 
 #include <ftw.h>
 #include <limits.h>

@@ -5,8 +5,8 @@
 #ifndef TESTS_UNIT_FILE_HOST_H
 #define TESTS_UNIT_FILE_HOST_H
 
-#include "daemon/conf.h"
-#include "daemon/source.h"
+#include "daemon/config/conf.h"
+#include "daemon/source/source.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

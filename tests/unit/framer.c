@@ -2,8 +2,8 @@
  * The framer's promises: every shape of input gives its records, with the right positions; damage costs itself and
  * nothing else; where the stream is cut into chunks changes nothing; a cursor never passes a moving end.
  */
-#include "daemon/buf.h"
-#include "daemon/framer.h"
+#include "daemon/base/buf.h"
+#include "daemon/record/framer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

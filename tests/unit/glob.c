@@ -1,6 +1,6 @@
 /* Promise: a pattern means the same files whether one path is asked for or a tree is listed, and no tree, whatever links
  * and names are in it, keeps a listing from ending. */
-#include "daemon/glob.h"
+#include "daemon/source/glob.h"
 
 #include <fcntl.h>
 #include <ftw.h>

@@ -1,5 +1,5 @@
 /* Health: what stands still is seen, and what has nothing to do is left in peace. Minutes of it, on a clock of numbers. */
-#include "daemon/health.h"
+#include "daemon/status/health.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

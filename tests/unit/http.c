@@ -1,8 +1,8 @@
 /*
- * The promises of daemon/http.h, against a real server on loopback: one answer per request and never inside the call,
+ * The promises of daemon/remote/http.h, against a real server on loopback: one answer per request and never inside the call,
  * verified TLS, bounded and cleaned answers, no redirects, handles gone at the end.
  */
-#include "daemon/http.h"
+#include "daemon/remote/http.h"
 
 #include "server.h"
 

@@ -1,5 +1,5 @@
 /* json: nodes by value over the tape, lookups that cope with anything, and texts that are refused with a reason. */
-#include "daemon/json.h"
+#include "daemon/record/json.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* Promise: one thing that happened is one line, whole, readable by people and programs; nothing from outside can steer the
  * terminal, fake another line or push the message out. */
-#include "daemon/log.h"
+#include "daemon/base/log.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

@@ -2,8 +2,8 @@
  * Promise: whatever a far end answers, every message is delivered, dead with its reason, or dropped by rule; the ledger
  * adds up at every moment, order holds with one batch in flight, and a run is let go only when all of it is safe.
  */
-#include "daemon/io.h"
-#include "daemon/outlet.h"
+#include "daemon/disk/io.h"
+#include "daemon/outlet/outlet.h"
 #include "tests/lib/fake_sink.h"
 
 #include <errno.h>

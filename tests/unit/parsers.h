@@ -5,7 +5,7 @@
 #ifndef TESTS_PARSERS_H
 #define TESTS_PARSERS_H
 
-#include "daemon/event.h"
+#include "daemon/record/event.h"
 #include "parsers/builtin.h"
 
 #include <setjmp.h>

@@ -2,7 +2,7 @@
  * Loading parsers: the built-in ones in their order, users' own before them; what is no parser of ours is refused in a
  * sentence that says why. $PENSTOCK_PLUGINS is the folder that tests/plugin was built in.
  */
-#include "daemon/work.h"
+#include "daemon/record/work.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,7 +4,7 @@
  * The rules of ASIM and OCSF themselves are held by tests/scenario/test_rules.py over real and generated records; here
  * stand the writers' own promises: types, fallbacks, names that repeat, objects that would be half, nothing lost.
  */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 #include "daemon/schema/value.h"
 
 #include <setjmp.h>

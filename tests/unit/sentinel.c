@@ -6,7 +6,7 @@
 #include "sinks/sentinel.c"          /* the tables are not public */
 #include "sinks/quota.c"             /* what is left of it is not, either */
 
-#include "daemon/conf.h"
+#include "daemon/config/conf.h"
 
 #include "server.h"
 

@@ -1,6 +1,6 @@
 /* Promise: a reload finds what changed and nothing else: sections by what takes effect, secrets by what lies in their files. */
-#include "daemon/settings.h"
-#include "daemon/work.h"
+#include "daemon/config/settings.h"
+#include "daemon/record/work.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

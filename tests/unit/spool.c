@@ -3,10 +3,10 @@
  * it hit and is counted; trouble that passes costs nothing, a key that is not there neither; the cap holds, in blocks of the
  * disk; and an empty spool is an empty folder.
  */
-#include "daemon/spool.h"
+#include "daemon/disk/spool.h"
 
-#include "daemon/io.h"
-#include "daemon/segment.h"
+#include "daemon/disk/io.h"
+#include "daemon/disk/segment.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* The numbers, shown: as metrics, as JSON, at a terminal. Whatever stands in names and sentences, nothing gets out of its place. */
-#include "daemon/json.h"
-#include "daemon/metrics.h"
-#include "daemon/status_view.h"
+#include "daemon/record/json.h"
+#include "daemon/status/metrics.h"
+#include "daemon/status/status_view.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

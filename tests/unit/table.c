@@ -2,7 +2,7 @@
  * The columns that a schema tells of are those that it writes: no key is missing, none too many, and each value fits its
  * column's type. Events that hold every field, none, and each field alone, of every kind.
  */
-#include "daemon/schema.h"
+#include "daemon/schema/schema.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* Promise: packed or not, the bytes are the same, at any chunk size and from any position; an archive that is not whole
  * yet gives what it has and goes on when it has grown, and a damaged one gives what came before the damage. */
-#include "daemon/unpack.h"
+#include "daemon/record/unpack.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* Who may look: addresses and the names in Host headers. What is served is tests/scenario/test_status.py's. */
-#include "daemon/web.h"
+#include "daemon/status/web.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

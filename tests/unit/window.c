@@ -1,5 +1,5 @@
 /* A window's promises: times are read as they are documented, and nothing that may hold an event of it is passed over. */
-#include "daemon/window.h"
+#include "daemon/record/window.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

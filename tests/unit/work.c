@@ -2,8 +2,8 @@
  * The pure pipeline's promises: every record becomes messages or travels as unknown with a reason; the counts add up; what
  * comes out does not depend on how the input was cut, nor on how much output one run may make.
  */
-#include "daemon/window.h"
-#include "daemon/work.h"
+#include "daemon/record/window.h"
+#include "daemon/record/work.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -7,9 +7,9 @@
 #ifndef LENDER_H
 #define LENDER_H
 
-#include "daemon/conf.h"
-#include "daemon/kafka_login.h"
-#include "daemon/log.h"
+#include "daemon/base/log.h"
+#include "daemon/config/conf.h"
+#include "daemon/remote/kafka_login.h"
 #include "sinks/sink.h"
 
 #include <assert.h>
@@ -99,7 +99,7 @@ int pen_conf_fill(const struct pen_conf *conf, const struct pen_option *options,
     return 0;
 }
 
-/* No tokens here: daemon/kafka_login.c needs Entra, and a far end for it (test_event_hub.py). */
+/* No tokens here: daemon/remote/kafka_login.c needs Entra, and a far end for it (test_event_hub.py). */
 const char *const entra_auth_names[] = { "auto", NULL }, *const entra_cloud_names[] = { "public", NULL },
            *const entra_signature_names[] = { "PS256", NULL };
 
