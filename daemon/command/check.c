@@ -239,6 +239,20 @@ static int patterns_prove(const struct source_settings *source, struct pen_error
     return r;
 }
 
+/* Where it cannot be looked at, that is said elsewhere. */
+static int spool_prove(const struct settings *settings, const struct sink_settings *sink, struct pen_error *err)
+{
+    char *dir = spools_dir(settings->daemon.state_dir, sink->name);
+    struct spool_place place = { 0 };
+    struct spool_look look;
+    int r = 0;
+
+    if (spools_place(&place, settings->daemon.state_dir, sink->name, err) == 0 && spool_look(&look, dir, place) == 0)
+        r = spool_look_fits(&look, sink, err);
+    free(dir);
+    return r;
+}
+
 /* The number of mistakes, each reported. */
 static unsigned settings_prove(const struct settings *settings)
 {
@@ -254,6 +268,13 @@ static unsigned settings_prove(const struct settings *settings)
         }
         if (patterns_prove(source, &err) < 0) {
             on_mistake(NULL, conf_section_file(source->section), conf_value_line(source->section, "path"), err.text);
+            mistakes++;
+        }
+    }
+    for (unsigned i = 0; i < settings->sink_count; i++) {
+        if (spool_prove(settings, &settings->sinks[i], &err) < 0) {
+            on_mistake(NULL, conf_section_file(settings->sinks[i].section), conf_value_line(settings->sinks[i].section, "schema"),
+                       err.text);
             mistakes++;
         }
     }

@@ -417,19 +417,15 @@ static void spool_drop(struct spool_call *call, char **words)
 static bool adopt_fits(struct spool_call *call, const char *from, const struct spool_look *look, const struct sink_settings *to,
                        uint64_t to_bytes)
 {
-    const char *schema = settings_schema(to);
-    char why[256];
+    struct pen_error err = { 0 };
 
-    if (look->has_header && look->newest.type[0] != '\0' &&
-        (strcmp(look->newest.type, to->type->name) != 0 || strcmp(look->newest.schema, schema) != 0))
-        snprintf(why, sizeof(why), "it holds messages for a sink of type %s in schema %s; %s is of type %s with schema %s",
-                 look->newest.type, look->newest.schema, to->name, to->type->name, schema);
-    else if (look->bytes + to_bytes > to->spool_max)
-        snprintf(why, sizeof(why), "both together take %" PRIu64 " bytes, more than the spool_max of %s; raise that for a while",
-                 look->bytes + to_bytes, to->name);
-    else
-        return true;
-    complain(call, from, why);
+    if (spool_look_fits(look, to, &err) == 0) {
+        if (look->bytes + to_bytes <= to->spool_max)
+            return true;
+        pen_error_set(&err, UV_ENOSPC, "both together take %" PRIu64 " bytes, more than the spool_max of %s; raise that for a while",
+                      look->bytes + to_bytes, to->name);
+    }
+    complain(call, from, err.text);
     return false;
 }
 

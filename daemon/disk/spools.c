@@ -134,6 +134,17 @@ int spool_look(struct spool_look *look, const char *dir, struct spool_place plac
     return r;
 }
 
+int spool_look_fits(const struct spool_look *look, const struct sink_settings *to, struct pen_error *err)
+{
+    const char *schema = settings_schema(to);
+
+    if (look->messages == 0 || !look->has_header || look->newest.type[0] == '\0' ||
+        (strcmp(look->newest.type, to->type->name) == 0 && strcmp(look->newest.schema, schema) == 0))
+        return 0;
+    return pen_error_set(err, UV_EINVAL, "it holds messages for a sink of type %s in schema %s; %s is of type %s with schema %s",
+                         look->newest.type, look->newest.schema, to->name, to->type->name, schema);
+}
+
 /* ---- Visiting ---- */
 
 struct visit {

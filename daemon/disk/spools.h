@@ -27,6 +27,9 @@ struct spool_look {
 };
 /* Negative: the folder, or its last segment, cannot be read. */
 int spool_look(struct spool_look *look, const char *dir, struct spool_place place);
+/* Negative, and a sentence: what waits in it was made for another type of sink, or for another schema, than this one's. It would
+ * be sent as what it is not, and a DCR drops the columns that it lacks without a word. */
+int spool_look_fits(const struct spool_look *look, const struct sink_settings *to, struct pen_error *err);
 
 struct spool_visitor {
     /* payload NULL: the frame's key is not in the ring; its bytes are those that were written. */

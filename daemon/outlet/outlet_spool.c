@@ -8,6 +8,7 @@
 #include "daemon/outlet/outlet_inside.h"
 
 #include "daemon/base/log.h"
+#include "daemon/disk/spools.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,6 +237,19 @@ struct spool_conf outlet_spool_conf(const struct outlet *outlet)
     };
 }
 
+/* A restart with another schema, say. A daemon that does not start is noticed, and loses nothing. */
+static int outlet_check_spool(const struct outlet *outlet, const char *dir, struct pen_error *err)
+{
+    struct pen_error why = { 0 };
+    struct spool_look look;
+
+    if (spool_is_empty(outlet->spool) || spool_look(&look, dir, outlet->conf.place) < 0 ||
+        spool_look_fits(&look, outlet->settings, &why) == 0)
+        return 0;
+    return pen_error_set(err, UV_EINVAL, "the spool of sink %s: %s. Set that back until they are delivered, or give the new sink "
+                         "another name", outlet->name, why.text);
+}
+
 int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
 {
     const struct sink_settings *settings = outlet->settings;
@@ -247,6 +261,8 @@ int outlet_open_spool(struct outlet *outlet, struct pen_error *err)
         abort();
     conf.dir = dir;
     r = spool_open(&outlet->spool, &conf, err);
+    if (r == 0)
+        r = outlet_check_spool(outlet, dir, err);
     free(dir);
     if (r < 0)
         return r;

@@ -192,6 +192,34 @@ def test_orphan_is_named_and_adopted(penstock, far_end, logs):
     assert total(daemon.counters(), 'dropped') == 0
 
 
+def test_a_spool_is_never_sent_as_what_it_is_not(penstock, far_end, logs):
+    """The sink has another schema after a restart, and its spool rows of the old one: that is a mistake, not a start."""
+    far_end.down()
+    daemon = penstock(source(logs), far_end.sink(**LIFE)).start()
+    spooled(daemon)
+    assert daemon.stop() == 0
+    far_end.up()
+    daemon.configure(source(logs), far_end.sink(schema='raw', **LIFE))
+    refused = daemon.command('run', '-c', daemon.config)
+    assert refused.returncode == 2 and 'messages for a sink of type sentinel in schema asim' in refused.stderr
+    assert 'another name' in refused.stderr
+    checked = daemon.command('check', '-c', daemon.config)
+    line = 1 + daemon.config.read_text().splitlines().index('schema = raw')
+    assert checked.returncode == 2 and f'{daemon.config}:{line}: ' in checked.stderr
+    assert far_end.count() == 0
+    daemon.configure(source(logs), far_end.sink(**LIFE))
+    daemon.start()
+    drained(daemon)
+    assert daemon.stop() == 0
+    daemon.configure(source(logs), far_end.sink(schema='raw', **LIFE))
+    assert daemon.command('check', '-c', daemon.config).returncode == 0
+    daemon.start()                                       # nothing waits any more
+    write_activity(logs / 'b.json', 7, seed=2)
+    wait_until(lambda: far_end.count('Custom-PenstockRaw') == 7, daemon=daemon)
+    assert daemon.stop() == 0
+    assert far_end.count() == RECORDS + 7 and far_end.violations() == []
+
+
 def test_dropped(penstock, far_end, logs):
     far_end.down()
     daemon = penstock(source(logs), far_end.sink(**LIFE)).start()
