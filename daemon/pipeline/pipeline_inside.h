@@ -29,7 +29,7 @@ struct source_host {
     struct work_plan plan;
     struct stream_list streams;
     uint64_t troubles;
-    bool ailing;                                   /* its far end cannot be read at all */
+    bool ailing;                                   /* it, or some of it, cannot be read */
     uint64_t bytes;                                /* of chunks done with */
     struct work_counts counts;
     int64_t newest_ticks;                          /* newest event time accepted; 0: none yet */

@@ -82,7 +82,7 @@ struct source_file {
     void *path_tree, *inode_tree;
     struct file_queue ready_open, ready_closed, parked, open_idle, waiting;
     bool closed_next;                /* the next turn is for a file that must be opened, if there is room */
-    unsigned busy, open_count, packed_count;
+    unsigned busy, open_count, packed_count, failed_count;
     uint32_t sweep;
 
     uv_timer_t turn;                 /* hands out turns, on a turn of the loop of its own */
@@ -100,6 +100,7 @@ static inline int64_t file_ctime(const struct stat *st)      /* ns */
 void file_source_load(struct source_file *source);           /* a file for every row */
 struct file *file_alloc(struct source_file *source);
 void file_free(struct file *file);
+void file_set_failed(struct file *file, bool failed);
 uint64_t file_key_new(void);
 uint64_t file_position(const struct file *file);
 /* NULL: none holds it. */

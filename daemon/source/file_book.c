@@ -126,10 +126,20 @@ struct file *file_alloc(struct source_file *source)
     return file;
 }
 
+void file_set_failed(struct file *file, bool failed)
+{
+    struct source_file *source = file->source;
+
+    source->failed_count += (unsigned)failed - file->failed;
+    file->failed = failed;
+    source_is_ailing(source->host, source->failed_count > 0);
+}
+
 void file_free(struct file *file)
 {
     struct source_file *source = file->source;
 
+    file_set_failed(file, false);
     file_drop_path(file);
     file_drop_inode(file);
     if (file->waiting)

@@ -205,7 +205,7 @@ static void file_fail(struct file *file, const struct reading *reading)
                  "path", file->path, "error", uv_strerror(reading->trouble), NULL);
         source_trouble(file->source->host);
     }
-    file->failed = true;
+    file_set_failed(file, true);
     file->end_size = UNKNOWN_SIZE;
 }
 
@@ -244,7 +244,7 @@ static void file_note_cut(struct file *file, const struct reading *reading)
 {
     if (!source_is_once(file->source->host) || !reading->end || unpack_complete(file->reader->unpack))
         return;
-    file->failed = true;
+    file_set_failed(file, true);
     file->end_size = UNKNOWN_SIZE;
     if (reading->err.code != 0)      /* damaged: it was said */
         return;
@@ -295,7 +295,7 @@ static void file_take_reading(struct file *file, struct reading *reading)
     struct source_file *source = file->source;
 
     if (reading->trouble == 0 || reading->size > reading->have)
-        file->failed = false;
+        file_set_failed(file, false);
     if (!file_place(file, reading)) {
         file_close_reader(file);
         file_idle(file);

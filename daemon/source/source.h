@@ -96,8 +96,8 @@ void source_drained(struct source_host *host);
 const struct window *source_window(const struct source_host *host);
 /* For counters: a stream that could not be read (permission, I/O). Repeats are the source's to sum up. */
 void source_trouble(struct source_host *host);
-/* For /readyz: the far end can, or cannot, be read at all, as its last word has it. One that cannot for stalled_after is
- * called stalled, for as long as that lasts. */
+/* For /readyz: the far end can, or cannot, be read, or one of its files, as its last word has it. One that cannot for
+ * stalled_after is called stalled, for as long as that lasts. */
 void source_is_ailing(struct source_host *host, bool ailing);
 
 /* What only one type of source counts. Names are one word, static, and never change their meaning: the log's counters have

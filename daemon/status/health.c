@@ -88,7 +88,8 @@ static void source_look(const struct health *health, struct health_source *past,
         past->bytes = source->bytes;
         past->unread = source->unread;
         past->troubles = source->troubles;
-        past->since_ms = now_ms;
+        if (!source->ailing)         /* else the rest of it moves, and that is no comfort */
+            past->since_ms = now_ms;
     }
     if (source->unread > past->seen_unread || source->troubles > past->seen_troubles)
         past->worse_ms = now_ms;
@@ -194,8 +195,9 @@ void health_reasons(const struct health *health, const struct status *status, st
         const struct status_source *source = &status->sources[i];
 
         if (too_long(health, source->stalled_ms))
-            buf_text(out, "source %s: nothing was read for %" PRIu64 " s although there is something to read; the log says why\n",
-                     source->name, source->stalled_ms / 1000);
+            buf_text(out, "source %s: %s for %" PRIu64 " s%s; the log says why\n", source->name,
+                     source->ailing ? "it, or some of it, cannot be read" : "nothing was read", source->stalled_ms / 1000,
+                     source->ailing ? "" : " although there is something to read");
     }
     for (uint32_t i = 0; i < status->sink_count; i++) {
         const struct status_sink *sink = &status->sinks[i];

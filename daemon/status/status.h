@@ -33,7 +33,7 @@ struct status_source {
     uint64_t unread;                 /* the part of it that was not even read */
     uint64_t stalled_ms;             /* health's: for so long nothing was read though there is something */
     uint64_t token_ms;               /* that its token lives yet */
-    bool ailing;                     /* its far end cannot be read at all */
+    bool ailing;                     /* it, or some of it, cannot be read */
     struct status_state state;       /* health's */
     struct source_number numbers[SOURCE_NUMBERS_MAX];              /* what only this type counts */
     size_t number_count;

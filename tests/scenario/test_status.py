@@ -151,11 +151,36 @@ def test_a_source_that_cannot_be_read_is_not_ready(tmp_path, penstock):
     window = Window(penstock(('source blobs', {'type': 'azure-blob', 'container': 'https://127.0.0.1:1/account/container', 'auth': 'sas',
                                                'sas_file': sas, 'poll': '1s'}),
                              ('sink siem', NOWHERE), stalled_after='10s', **PORT).start())
-    wait_until(lambda: 'source blobs: nothing was read' in window.get('/readyz').text, 60, '503', window.daemon)
+    wait_until(lambda: 'source blobs: it, or some of it, cannot be read' in window.get('/readyz').text, 60, '503', window.daemon)
     stalled = window.json()['sources'][0]
     assert stalled['mood'] in ('warn', 'bad')
     wait_until(lambda: window.json()['sources'][0]['stalled_ms'] > stalled['stalled_ms'] + 3000, daemon=window.daemon, what='no end of it')
     assert window.metrics()['penstock_source_troubles_total', 'blobs'] > 0
+
+
+def test_one_file_that_cannot_be_read_is_not_ready(logs, far_end, penstock):
+    """The others are read and delivered all the while; it is ready again when the file can be read, or is gone."""
+    for name in ('mend.json', 'gone.json'):
+        write_activity(logs / name, 5, seed=9)
+        (logs / name).chmod(0)
+    daemon = penstock(files(logs, rescan='1s'), far_end.sink(**FAST), stalled_after='2s', **PORT)
+    obeys_modes = ('--bounding-set=-dac_override,-dac_read_search', binary())
+    window = Window(daemon.start(*obeys_modes, 'run', '-c', daemon.config, program='setpriv'))
+    write_activity(logs / 'other.json', 1, seed=1)
+
+    def grows():
+        with open(logs / 'other.json', 'a') as file:
+            file.write((logs / 'other.json').read_text().splitlines()[0] + '\n')
+        return True
+    wait_until(lambda: grows() and 'source logs: it, or some of it' in window.get('/readyz').text, daemon=daemon, what='503')
+    assert window.sink('sentinel')['delivered'] > 0
+    (logs / 'mend.json').chmod(0o600)
+    wait_until(lambda: 'path=' + str(logs / 'gone.json') in daemon.log_text(), daemon=daemon)
+    assert window.get('/readyz').status == 503
+    (logs / 'gone.json').unlink()
+    wait_until(lambda: window.get('/readyz').status == 200, daemon=daemon, what='200 again')
+    wait_until(lambda: window.sink('sentinel')['held'] == 0, daemon=daemon, what='all delivered')
+    assert daemon.stop() == 0
 
 
 # ---- The port ----

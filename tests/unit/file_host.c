@@ -312,6 +312,12 @@ void source_trouble(struct source_host *h)
     h->troubles++;
 }
 
+void source_is_ailing(struct source_host *h, bool ailing)
+{
+    (void)h;
+    (void)ailing;
+}
+
 /* ---- Driving it ---- */
 
 static void on_guard(uv_timer_t *timer)

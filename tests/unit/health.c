@@ -188,6 +188,22 @@ static void test_source_whose_far_end_says_no(void **state)
     assert_true(world.status.ready);
 }
 
+/* All its other files are read meanwhile. */
+static void test_source_of_which_a_part_cannot_be_read(void **state)
+{
+    (void)state;
+    world.source.ailing = true;
+    for (int minute = 0; minute < 6; minute++) {
+        world.source.bytes += 1000;
+        pass(1, NULL);
+    }
+    assert_false(world.status.ready);
+    reasons_have("source logs: it, or some of it, cannot be read for");
+    world.source.ailing = false;
+    pass(1, NULL);
+    assert_true(world.status.ready);
+}
+
 static void test_one_listing_that_failed_is_forgotten(void **state)
 {
     (void)state;
@@ -235,6 +251,7 @@ int main(void)
         cmocka_unit_test_setup(test_more_than_any_record_is_a_stall, begin),
         cmocka_unit_test_setup(test_source_that_cannot_be_read, begin),
         cmocka_unit_test_setup(test_source_whose_far_end_says_no, begin),
+        cmocka_unit_test_setup(test_source_of_which_a_part_cannot_be_read, begin),
         cmocka_unit_test_setup(test_one_listing_that_failed_is_forgotten, begin),
         cmocka_unit_test_setup(test_a_reload_moves_nobodys_past, begin),
         cmocka_unit_test_setup(test_never, begin),
