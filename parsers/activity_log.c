@@ -443,7 +443,7 @@ static struct pen_span set_category(struct pen_event *event, struct azure_object
 static enum pen_parsed activity_log_parse(void *self, const struct pen_record *record, struct pen_out *out)
 {
     struct pen_event *event = pen_out_event(out, PEN_AUDIT);
-    struct pen_json node = azure_activity(record->json);
+    struct pen_json node = azure_activity_claimed(record->json);
     struct azure_object activity, properties;
     static const char *const operations[] = { "operationNameValue", "operationName", NULL };    /* a row has both */
     struct pen_span category, operation, scope;

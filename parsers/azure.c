@@ -29,6 +29,20 @@ static inline bool may_be_like(struct pen_span name, const char *wanted, size_t 
            letters_alike(name.data[name.size - 1], wanted[size - 1]);
 }
 
+/* A bit for the letter a name begins with, the same for either case. */
+static inline uint32_t initial(char letter)
+{
+    return UINT32_C(1) << (letter & 31);
+}
+
+/* The bits of all lookups that a member of that name could answer: spelled_like() passes over underscores. */
+static inline uint32_t initials_of(struct pen_span name)
+{
+    if (name.size == 0)
+        return 0;
+    return name.data[0] == '_' ? UINT32_MAX : initial(name.data[0]);
+}
+
 /* Equal but for case and underscores, wherever they stand in the name. */
 static bool spelled_like(struct pen_span name, const char *wanted)
 {
@@ -42,6 +56,12 @@ static bool spelled_like(struct pen_span name, const char *wanted)
         wanted++;
     }
     return *wanted == '\0';
+}
+
+static void object_add(struct azure_object *object, struct pen_span name, struct pen_json value)
+{
+    object->members[object->count++] = (struct azure_member){ name, value, false };
+    object->initials |= initials_of(name);
 }
 
 bool azure_open(struct azure_object *object, struct pen_out *out, const struct pen_json *node)
@@ -63,15 +83,18 @@ bool azure_open(struct azure_object *object, struct pen_out *out, const struct p
     if (object->members == NULL)
         return false;
     for (it = pen_json_each(&root); pen_json_next(&it);)
-        object->members[object->count++] = (struct azure_member){ it.name, it.value, false };
+        object_add(object, it.name, it.value);
     return true;
 }
 
 static struct azure_member *object_find(const struct azure_object *object, const char *name)
 {
     struct azure_member *alike = NULL;
-    size_t size = strlen(name), i;
+    size_t size, i;
 
+    if ((object->initials & initial(name[0])) == 0)
+        return NULL;                 /* most lookups end here: a record has few of the names that one may have */
+    size = strlen(name);
     for (i = 0; i < object->count; i++) {
         struct azure_member *member = &object->members[i];
 
@@ -115,6 +138,7 @@ bool azure_open_properties(struct azure_object *properties, struct azure_object 
         memcpy(both + properties->count, inner.members, inner.count * sizeof(*both));
     properties->members = both;
     properties->count += inner.count;
+    properties->initials |= inner.initials;
     return true;
 }
 
@@ -464,7 +488,7 @@ static void view_open(struct view *view, const struct pen_json *json)
             view->object.members = NULL;
             return;
         }
-        view->members[view->object.count++] = (struct azure_member){ it.name, it.value, false };
+        object_add(&view->object, it.name, it.value);
     }
 }
 
@@ -541,22 +565,26 @@ static bool is_verb(struct pen_span text)
 
 /* The export shares its schema with every resource log, and many of those have a path for an operation as well: it is
  * the category that tells them apart, and where that is missing, what only the Activity Log has. */
+static bool is_only_here(const struct view *view)
+{
+    struct pen_json properties = view_find(view, "properties"), identity = view_find(view, "identity");
+    struct pen_json authorization = azure_find(&identity, "authorization");
+
+    return is_category(azure_find_text(&properties, "eventCategory")) || pen_json_type(&authorization) == PEN_JSON_OBJECT;
+}
+
 static bool is_export(const struct view *view)
 {
     struct pen_span operation = view_text(view, "operationName");
     struct pen_span category = view_text(view, "category");
-    struct pen_json properties = view_find(view, "properties"), identity = view_find(view, "identity");
-    struct pen_json authorization = azure_find(&identity, "authorization");
-    bool only_here = is_category(azure_find_text(&properties, "eventCategory")) ||
-                     pen_json_type(&authorization) == PEN_JSON_OBJECT;
 
     if (operation.size == 0)         /* half the world's logs have a category Security, and Policy Insights has one, too */
-        return is_category(category) && only_here;
+        return is_category(category) && is_only_here(view);
     if (!is_operation_path(operation))
         return false;
     if (category.size > 0)
         return is_category(category) || is_verb(category);
-    return only_here;
+    return is_only_here(view);
 }
 
 static bool is_rest(const struct view *view)
@@ -568,9 +596,22 @@ static bool is_rest(const struct view *view)
            pen_span_is(view_text(view, "Type"), "AzureActivity");
 }
 
+/* The record in the webhook of an alert rule; missing where there is none. */
+static struct pen_json in_webhook(const struct pen_json *json)
+{
+    struct pen_json activity = pen_json_path(json, "data.context.activityLog");
+
+    return pen_json_type(&activity) == PEN_JSON_OBJECT ? activity : (struct pen_json){ 0 };
+}
+
+static bool is_webhook(struct pen_span schema)
+{
+    return pen_span_is_nocase(schema, "Microsoft.Insights/activityLogs");
+}
+
 struct pen_json azure_activity(const struct pen_json *json)
 {
-    struct pen_json none = { 0 }, webhook;
+    struct pen_json none = { 0 };
     struct view view;
 
     if (json == NULL || pen_json_type(json) != PEN_JSON_OBJECT)
@@ -578,11 +619,14 @@ struct pen_json azure_activity(const struct pen_json *json)
     view_open(&view, json);
     if (view_flow(&view) != AZURE_NO_FLOW)
         return none;
-    if (pen_span_is_nocase(view_text(&view, "schemaId"), "Microsoft.Insights/activityLogs")) {
-        webhook = pen_json_path(json, "data.context.activityLog");
-        return pen_json_type(&webhook) == PEN_JSON_OBJECT ? webhook : none;
-    }
+    if (is_webhook(view_text(&view, "schemaId")))
+        return in_webhook(json);
     return is_rest(&view) || is_export(&view) ? *json : none;
+}
+
+struct pen_json azure_activity_claimed(const struct pen_json *json)
+{
+    return is_webhook(azure_find_text(json, "schemaId")) ? in_webhook(json) : *json;
 }
 
 /* One level of what stands around the record, but for the member that leads on to it. */
@@ -610,13 +654,15 @@ void azure_keep_envelope(struct pen_event *event, struct pen_out *out, const str
 bool azure_activity_is_alert(const struct pen_json *activity)
 {
     struct pen_span category = azure_find_text(activity, "categoryValue");     /* of a row, which has the old name, too */
-    struct pen_json properties = azure_find(activity, "properties");
+    struct pen_json properties;
 
     if (category.size == 0)
         category = azure_find_text(activity, "category");
     if (category.size == 0)
         category = azure_find_text(activity, "eventSource");       /* the alert webhook's word for it */
-    if (category.size == 0 || is_verb(category))
+    if (category.size == 0 || is_verb(category)) {
+        properties = azure_find(activity, "properties");
         category = azure_find_text(&properties, "eventCategory");
+    }
     return pen_span_is_nocase(pen_span_trim(category), "Security");
 }

@@ -24,6 +24,7 @@ struct azure_object {
     struct pen_out *out;
     struct azure_member *members;
     size_t count;
+    uint32_t initials;               /* azure.c's: which lookups may find something */
 };
 
 /* An object with more members is nobody's log record but an attack on our memory: it is not opened, and travels whole. */
@@ -81,6 +82,8 @@ enum azure_flow azure_flow(const struct pen_json *json);
 
 /* The Activity Log's record inside `json` in whichever of its envelopes, or missing where it is none. */
 struct pen_json azure_activity(const struct pen_json *json);
+/* The same, of what is known to be the Activity Log's: which envelope it has is all that is asked once more. */
+struct pen_json azure_activity_claimed(const struct pen_json *json);
 /* What its envelope, the webhook of an alert rule, says around it. */
 void azure_keep_envelope(struct pen_event *event, struct pen_out *out, const struct pen_json *json);
 /* Whether such a record is a Defender alert in miniature (category Security). */
