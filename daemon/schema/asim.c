@@ -162,7 +162,7 @@ static void write_columns(struct buf *out, const struct pen_event *event, const 
             write_key(out, field);
             start = out->size;
             write_value(out, event, field, stamp, cuts);
-            if (event_moved(event, field))
+            if (pattern_moves(pattern, field))
                 pattern_hole(pattern, field, start, out);
         }
     }
@@ -341,11 +341,11 @@ static bool write_additional(struct buf *out, const struct pen_event *event, con
     return write_additional_cut(out, event, rest, cuts, size);
 }
 
-/* No field that moved decides more than what its own column says. Only flows come many to a record: others need no pattern. */
-static bool asim_is_steady(const struct pen_event *event)
+/* No field that moves decides more than what its own column says. */
+static bool asim_is_steady(const struct pen_event *event, const struct pattern *pattern)
 {
-    return event->kind == PEN_NETWORK && event_has(event, PEN_EVENT_START_TIME) && event_has(event, PEN_EVENT_END_TIME) &&
-           !event_moved(event, PEN_EVENT_PRODUCT) && !value_twins_moved(event);
+    return event_has(event, PEN_EVENT_START_TIME) && event_has(event, PEN_EVENT_END_TIME) &&
+           !pattern_moves(pattern, PEN_EVENT_PRODUCT) && !value_twins_move(event, pattern);
 }
 
 static int64_t asim_time(const struct pen_event *event, const struct event_meta *meta)
@@ -368,7 +368,7 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
     if (event->kind != PEN_NETWORK && dvc_is_product(event))
         field_clear(set, PEN_DVC);
 
-    if (!asim_is_steady(event))
+    if (!asim_is_steady(event, pattern))
         pattern_refuse(pattern);
     BUF_LITERAL(out, "{\"TimeGenerated\":");
     start = out->size;

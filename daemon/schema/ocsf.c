@@ -871,7 +871,7 @@ static void drop_equal(struct writer *writer, const struct step *step)
 
     if (step->source != STEP_FIELD || writer->last->source != STEP_FIELD || fields[step->field].type != FIELD_TEXT)
         return;
-    if (event_moved(writer->event, step->field) || event_moved(writer->event, writer->last->field))
+    if (pattern_moves(writer->pattern, step->field) || pattern_moves(writer->pattern, writer->last->field))
         pattern_refuse(writer->pattern);
     mine = &writer->event->values[step->field];
     theirs = &writer->event->values[writer->last->field];
@@ -899,7 +899,7 @@ static void step_note(const struct writer *writer, const struct step *step, size
 
     switch (step->source) {
     case STEP_FIELD:
-        if (!event_moved(writer->event, step->field))
+        if (!pattern_moves(writer->pattern, step->field))
             return;
         break;
     case STEP_CODE:
@@ -954,8 +954,8 @@ static uint32_t ocsf_write(const struct pen_event *event, const struct event_met
     size_t start;
 
     pthread_once(&plans_once, plans_compile);
-    if (event->kind != PEN_NETWORK || value_twins_moved(event))
-        pattern_refuse(pattern);             /* only flows come many to a record */
+    if (value_twins_move(event, pattern))
+        pattern_refuse(pattern);
     writer_begin(&writer);
     buf_char(out, '{');
     for (step = plan->steps; step < plan->steps + plan->count; step++) {

@@ -5,19 +5,133 @@
 
 #define TEXT_MAX ((size_t)16 * 1024) /* a longer message is not worth the memory: copying is all it costs */
 
-static bool pattern_fits(const struct pattern *pattern, const struct pen_event *event, uint32_t shape)
+/* ---- What holds still ------------------------------------------------------------------------------------------- */
+
+static void still_add(struct buf *still, enum field_type type, const union value *value, const struct pen_event *event)
 {
-    return pattern->version == event->version && pattern->shape == shape && pattern->extra_count == event->extra_count &&
-           memcmp(pattern->set, event->set, sizeof(event->set)) == 0 &&
-           memcmp(pattern->moved, event->moved, sizeof(event->moved)) == 0;
+    switch (type) {
+    case FIELD_TEXT:
+    case FIELD_IP:
+    case FIELD_MAC:
+        buf_add(still, (const char *)&value->text.size, sizeof(value->text.size));
+        buf_add(still, value->text.data, value->text.size);
+        break;
+    case FIELD_INT:
+    case FIELD_LONG:
+    case FIELD_BOOL:
+    case FIELD_TIME:
+        buf_add(still, (const char *)&value->number, sizeof(value->number));
+        break;
+    case FIELD_REAL:
+        buf_add(still, (const char *)&value->real, sizeof(value->real));
+        break;
+    case FIELD_JSON:                 /* is not looked into: no other event says the same */
+        buf_add(still, (const char *)&event->version, sizeof(event->version));
+        break;
+    }
 }
+
+/* Which fields are set and do not move, what they say, and the additional ones: each with its size or of fixed size, so that two
+ * events that differ cannot come to the same. False: it is too much. */
+static bool still_write(struct buf *still, const struct pen_event *event, const uint64_t moved[FIELD_WORDS])
+{
+    still->size = 0;
+    for (size_t i = 0; i < FIELD_WORDS; i++) {
+        uint64_t word = event->set[i] & ~moved[i];
+
+        buf_add(still, (const char *)&word, sizeof(word));
+        for (; word != 0 && still->size <= TEXT_MAX; word &= word - 1) {
+            size_t field = i * 64 + (size_t)__builtin_ctzll(word);
+
+            still_add(still, fields[field].type, &event->values[field], event);
+        }
+    }
+    for (uint32_t i = 0; i < event->extra_count && still->size <= TEXT_MAX; i++) {
+        const struct extra *extra = &event->extras[i];
+
+        buf_add(still, (const char *)&extra->type, sizeof(extra->type));
+        still_add(still, FIELD_TEXT, &(union value){ .text = extra->name }, event);
+        still_add(still, extra->type, &extra->value, event);
+    }
+    return still->size <= TEXT_MAX;
+}
+
+static void patterns_drop(struct patterns *patterns)
+{
+    for (uint32_t i = 0; i < PATTERNS; i++)
+        patterns->patterns[i].made = false;
+    patterns->last = patterns->next = 0;
+}
+
+/* Begins with what is known of every record: each has its own time. */
+static void patterns_forget_moves(struct patterns *patterns)
+{
+    memset(patterns->moved, 0, sizeof(patterns->moved));
+    patterns->moved[PEN_LOG_TIME / 64] = UINT64_C(1) << PEN_LOG_TIME % 64;
+    patterns_drop(patterns);
+}
+
+/* A move that one record's patterns were refused for need not come again. */
+static bool patterns_refused(const struct patterns *patterns)
+{
+    for (uint32_t i = 0; i < PATTERNS; i++)
+        if (patterns->patterns[i].made && patterns->patterns[i].refused)
+            return true;
+    return false;
+}
+
+/* Fields that have moved now and had not been seen to. */
+static bool patterns_learn(struct patterns *patterns, const struct pen_event *event)
+{
+    bool news = false;
+
+    for (size_t i = 0; i < FIELD_WORDS && event->emitted; i++) {
+        news |= (event->moved[i] & ~patterns->moved[i]) != 0;
+        patterns->moved[i] |= event->moved[i];
+    }
+    return news;
+}
+
+/* From now on they serve this event, as it stands since pen_out_event(). */
+static void patterns_turn(struct patterns *patterns, const struct schema *schema, const struct pen_event *event, bool news)
+{
+    struct buf before = patterns->still;
+
+    patterns->useless = !still_write(&patterns->other, event, patterns->moved);
+    if (news || patterns->useless || patterns->other.size != before.size ||
+        memcmp(patterns->other.data, before.data, before.size) != 0)
+        patterns_drop(patterns);
+    patterns->still = patterns->other;
+    patterns->other = before;
+    if (patterns->useless)
+        buf_free(&patterns->still);
+    patterns->schema = schema;
+    patterns->version = event->version;
+    patterns->extra_count = event->extra_count;
+}
+
+/* False: there is none for this event, and none is to be made. */
+static bool patterns_serve(struct patterns *patterns, const struct schema *schema, const struct pen_event *event)
+{
+    bool known = patterns->version == event->version && patterns->schema == schema, news;
+
+    if (patterns->schema != schema || (!known && patterns_refused(patterns)))
+        patterns_forget_moves(patterns);
+    news = patterns_learn(patterns, event);
+    if (!known || news)
+        patterns_turn(patterns, schema, event, news);
+    return !patterns->useless && patterns->extra_count == event->extra_count;
+}
+
+/* ---- Patterns --------------------------------------------------------------------------------------------------- */
 
 static struct pattern *patterns_find(struct patterns *patterns, const struct pen_event *event, uint32_t shape)
 {
     for (uint32_t i = 0; i < PATTERNS; i++) {
         uint32_t at = (patterns->last + i) % PATTERNS;
+        const struct pattern *pattern = &patterns->patterns[at];
 
-        if (pattern_fits(&patterns->patterns[at], event, shape)) {
+        if (pattern->made && pattern->shape == shape && memcmp(pattern->set, event->set, sizeof(event->set)) == 0) {
             patterns->last = at;
             return &patterns->patterns[at];
         }
@@ -32,10 +146,9 @@ static struct pattern *patterns_begin(struct patterns *patterns, const struct pe
 
     patterns->last = patterns->next;
     patterns->next = (patterns->next + 1) % PATTERNS;
-    pattern->version = event->version;
+    pattern->made = true;
     memcpy(pattern->set, event->set, sizeof(event->set));
-    memcpy(pattern->moved, event->moved, sizeof(event->moved));
-    pattern->extra_count = event->extra_count;
+    memcpy(pattern->moved, patterns->moved, sizeof(patterns->moved));
     pattern->shape = shape;
     pattern->refused = false;
     pattern->hole_count = 0;
@@ -75,7 +188,8 @@ uint32_t patterns_write(struct patterns *patterns, const struct schema *schema, 
     size_t start = out->size;
     uint32_t cut, shape;
 
-    if (schema->fill == NULL || !event->emitted)
+    /* Only flows come many to a record. */
+    if (schema->fill == NULL || event->kind != PEN_NETWORK || !patterns_serve(patterns, schema, event))
         return schema->write(event, meta, out, NULL);
     shape = schema->shape != NULL ? schema->shape(event) : 0;
     pattern = patterns_find(patterns, event, shape);
@@ -95,13 +209,15 @@ uint32_t patterns_write(struct patterns *patterns, const struct schema *schema, 
 
 void patterns_free(struct patterns *patterns)
 {
+    buf_free(&patterns->still);
+    buf_free(&patterns->other);
     for (uint32_t i = 0; i < PATTERNS; i++)
         buf_free(&patterns->patterns[i].text);
 }
 
 size_t patterns_held(const struct patterns *patterns)
 {
-    size_t held = 0;
+    size_t held = patterns->still.capacity + patterns->other.capacity;
 
     for (uint32_t i = 0; i < PATTERNS; i++)
         held += patterns->patterns[i].text.capacity;

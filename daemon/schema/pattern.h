@@ -1,16 +1,20 @@
 /*
- * pattern.h - what the messages of one record have in common, copied instead of written again and again.
+ * pattern.h - what the messages of flow records have in common, copied instead of written again and again.
  *
- * A flow record becomes thousands of events that differ in a dozen fields. The event knows which: those touched since it was
- * first emitted (`moved`). So from the second event of a record on a schema notes, while it writes, where the values of moved
- * fields stand: the holes. What lies between them is the pattern, and the next event that has the same fields set is a
- * copy of it with its holes filled.
+ * A flow record becomes thousands of events that differ in a dozen fields, and the next record of the log says the same of
+ * its interface, its rule, its resource. So a schema notes, while it writes, where the values of fields that move stand: the
+ * holes. What lies between them is the pattern, and the next event that has the same fields set is a copy of it with its holes
+ * filled.
  *
  *   {"TimeGenerated":▢,"DstBytes":▢,"DstIpAddr":▢,"Dvc":"NSG-WEB","DvcIdType":"AzureResourceId","EventCount":1, …
  *
- * What must hold: the bytes are those of write(). A pattern serves one event as it stands since pen_out_event(), one set of
- * fields that are set, one set of those that moved, and one shape, which is the schema's to tell. A schema refuses where a moved field decides more than what stands in
- * its own hole.
+ * Within a record the event knows which fields those are: it marks what is touched after its first emission (`moved`). All
+ * that were seen to move are remembered, and the time the record was logged is one of them from the start. The others hold
+ * still, and what they say is kept: where a further record's event says the same, byte for byte, the patterns serve it, too.
+ *
+ * What must hold: the bytes are those of write(). A pattern serves one schema, one set of fields that move, one content of all
+ * others, one set of fields that are set, and one shape, which is the schema's to tell. A schema refuses where a field that
+ * moves decides more than what stands in its own hole.
  */
 #ifndef DAEMON_SCHEMA_PATTERN_H
 #define DAEMON_SCHEMA_PATTERN_H
@@ -26,9 +30,9 @@ struct hole {
 };
 
 struct pattern {
-    uint64_t version;                /* of the event; 0: no pattern */
+    bool made;
     uint64_t set[FIELD_WORDS], moved[FIELD_WORDS];
-    uint32_t extra_count, shape;
+    uint32_t shape;
     bool refused;                    /* messages like this one are always written anew */
     uint32_t hole_count;
     struct hole holes[PATTERN_HOLES];
@@ -36,10 +40,16 @@ struct pattern {
     size_t copied;                   /* while it is made: up to here of `out` is in the text */
 };
 
-/* One schema's, in one worker: a record's tuples come in a few kinds, with counters and without, inbound and outbound. */
+/* One worker's, for one schema at a time: tuples come in a few kinds, with counters and without, inbound and outbound. */
 #define PATTERNS 8
 
 struct patterns {
+    const struct schema *schema;
+    uint64_t version;                /* of the event they serve; 0: none */
+    bool useless;                    /* it says so much that copying is all it costs */
+    uint64_t moved[FIELD_WORDS];     /* fields that move */
+    uint32_t extra_count;            /* additional fields of the event: they hold still */
+    struct buf still, other;         /* what holds still, in our own words; the same of an event at hand */
     struct pattern patterns[PATTERNS];
     uint32_t last, next;             /* used last; to be given up next */
 };
@@ -58,9 +68,9 @@ static inline void pattern_refuse(struct pattern *pattern)
         pattern->refused = true;
 }
 
-static inline bool event_moved(const struct pen_event *event, enum pen_field field)
+static inline bool pattern_moves(const struct pattern *pattern, enum pen_field field)
 {
-    return event->moved[field / 64] >> (field % 64) & 1;
+    return pattern != NULL && (pattern->moved[field / 64] >> (field % 64) & 1);
 }
 
 /* Copies what stands between a hole and the one before it; the text's end for hole_count. */

@@ -109,11 +109,11 @@ static const struct { enum pen_field a, b; } twins[] = {
     { PEN_EVENT_ORIGINAL_SEVERITY, PEN_EVENT_SEVERITY }, { PEN_ALERT_STATUS, PEN_ALERT_ORIGINAL_STATUS },
 };
 
-bool value_twins_moved(const struct pen_event *event)
+bool value_twins_move(const struct pen_event *event, const struct pattern *pattern)
 {
     for (size_t i = 0; i < sizeof(twins) / sizeof(*twins); i++)
         if (event_has(event, twins[i].a) && event_has(event, twins[i].b) &&
-            (event_moved(event, twins[i].a) || event_moved(event, twins[i].b)))
+            (pattern_moves(pattern, twins[i].a) || pattern_moves(pattern, twins[i].b)))
             return true;
     return false;
 }
@@ -262,7 +262,7 @@ static void write_fields(struct buf *out, const struct pen_event *event, const u
             BUF_LITERAL(out, "\":");
             start = out->size;
             write_value(out, fields[id].type, &event->values[id], limits);
-            if (event_moved(event, (enum pen_field)id))
+            if (pattern_moves(pattern, (enum pen_field)id))
                 pattern_hole(pattern, (uint32_t)id, start, out);
             buf_char(out, ',');
         }

@@ -21,8 +21,8 @@ bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure m
 /* Takes out of `rest` what a field outside it says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
  * for by the byte and tells nothing. Only fields that are near in meaning are compared. */
 void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS]);
-/* Whether it may decide otherwise for the record's next event. */
-bool value_twins_moved(const struct pen_event *event);
+/* Whether it may decide otherwise for another event of the pattern, which may be NULL. */
+bool value_twins_move(const struct pen_event *event, const struct pattern *pattern);
 
 struct value_limits {
     size_t value_max;                /* bytes that a value of the rest may be written with */
