@@ -118,21 +118,51 @@ static const char *blanks_end(const char *p, const char *end)
     return p;
 }
 
-/* The next quote, backslash or newline at or behind p, or end. Nearly all bytes of a log lie within strings. */
-static const char *string_stop(const char *p, const char *end)
+/* What ends a run of plain bytes in a string: quotes, backslashes and newlines, looked for in 64 bytes at once. Nearly all of
+ * a log lies within strings, and these are so short that a block has the stops of several: it is kept for the next ones. */
+struct stops {
+    const char *block;               /* of 64 bytes that all lie before `end`, while there are bits */
+    uint64_t bits;                   /* a stop each, the block's first byte in the lowest; 0: there is no block */
+};
+
+static struct stops stops_none(const char *end)
+{
+    return (struct stops){ .block = end };
+}
+
+#ifdef __SSE2__
+static inline uint64_t stops_of_16(const char *p)
+{
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), newline = _mm_set1_epi8('\n');
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    __m128i stops = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
+                                 _mm_cmpeq_epi8(bytes, newline));
+
+    return (uint64_t)(unsigned)_mm_movemask_epi8(stops);
+}
+#endif
+
+/* The next stop at or behind p, or end. */
+static inline const char *stops_next(struct stops *stops, const char *p, const char *end)
 {
 #ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), newline = _mm_set1_epi8('\n');
+    size_t at = (size_t)(p - stops->block);        /* far beyond 64 where p is before it */
 
-    for (; end - p >= 16; p += 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)p);
-        __m128i stops = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
-                                     _mm_cmpeq_epi8(bytes, newline));
-        int mask = _mm_movemask_epi8(stops);
-
-        if (mask != 0)
-            return p + __builtin_ctz((unsigned)mask);
+    if (stops->bits != 0 && at < 64) {
+        if (stops->bits >> at != 0)
+            return p + __builtin_ctzll(stops->bits >> at);
+        p = stops->block + 64;
     }
+    for (; end - p >= 64; p += 64) {
+        uint64_t bits = stops_of_16(p) | stops_of_16(p + 16) << 16 | stops_of_16(p + 32) << 32 | stops_of_16(p + 48) << 48;
+
+        if (bits != 0) {
+            *stops = (struct stops){ p, bits };
+            return p + __builtin_ctzll(bits);
+        }
+    }
+#else
+    (void)stops;
 #endif
     while (p < end && *p != '"' && *p != '\\' && *p != '\n')
         p++;
@@ -140,8 +170,8 @@ static const char *string_stop(const char *p, const char *end)
 }
 
 /* From inside a string to its closing quote, to a raw newline (which no string may hold), or to end. `escape`, in and out:
- * the byte at p, or at end, follows a backslash. */
-static const char *string_end(const char *p, const char *end, bool *escape)
+ * the byte at p, or at end, follows a backslash. `stops` belong to `end`. */
+static inline const char *string_end(struct stops *stops, const char *p, const char *end, bool *escape)
 {
     for (;;) {
         if (p < end && *escape) {
@@ -150,7 +180,7 @@ static const char *string_end(const char *p, const char *end, bool *escape)
                 return p;
             p++;
         }
-        p = string_stop(p, end);
+        p = stops_next(stops, p, end);
         if (p == end || *p != '\\')
             return p;
         *escape = true;
@@ -224,6 +254,7 @@ static bool name_is(struct name name, const char *text)
 static bool head_is_answer(const char *p, const char *key)
 {
     static const char *const names[] = { "nextLink", "count", "totalCount", NULL };
+    struct stops stops = stops_none(key);
     bool escape = false, known;
 
     for (p++;;) {
@@ -234,7 +265,7 @@ static bool head_is_answer(const char *p, const char *key)
         if (*p != '"')
             return false;
         struct name name = { p + 1, 0 };
-        p = string_end(p + 1, key, &escape);
+        p = string_end(&stops, p + 1, key, &escape);
         name.size = (size_t)(p - name.data);
         known = name.size > 0 && (name.data[0] == '@' || name.data[0] == '$');
         known = known || (name.size > 6 && memcmp(name.data, "odata.", 6) == 0);
@@ -247,7 +278,7 @@ static bool head_is_answer(const char *p, const char *key)
         if (p < key && *p == ':')
             p = blanks_end(p + 1, key);
         if (p < key && *p == '"')
-            p = string_end(p + 1, key, &escape) + 1;
+            p = string_end(&stops, p + 1, key, &escape) + 1;
         else
             while (p < key && *p != ',' && *p != '{' && *p != '[')
                 p++;
@@ -275,6 +306,7 @@ static bool key_opens(const char *object, struct name key, const char *bracket, 
 static enum scanned scan_object(struct scan *scan, const char *object, const char *p, const char *end, char before,
                                 bool may_open)
 {
+    struct stops stops = stops_none(end);
     struct name key = { NULL, 0 };
     unsigned depth = 1;
     bool array = false;
@@ -293,7 +325,7 @@ static enum scanned scan_object(struct scan *scan, const char *object, const cha
                 return scan_damaged(scan, p, "a quote stands where none can");
             scan->token = p;
             key.data = p + 1;
-            p = string_end(p + 1, end, &scan->escape);
+            p = string_end(&stops, p + 1, end, &scan->escape);
             if (p == end) {
                 scan->in_string = true;
                 goto out;
@@ -747,10 +779,11 @@ static bool framer_skip_object(struct framer *framer)
 {
     struct framer_state *now = &framer->now;
     const char *data = framer->data, *end = data + framer->size;
+    struct stops stops = stops_none(end);
 
     for (; framer->at < framer->size; framer->at++) {
         if (now->in_string) {
-            framer->at = (size_t)(string_end(data + framer->at, end, &now->escape) - data);
+            framer->at = (size_t)(string_end(&stops, data + framer->at, end, &now->escape) - data);
             if (framer->at == framer->size)
                 return false;
             now->in_string = false;
