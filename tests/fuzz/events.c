@@ -1,8 +1,11 @@
 /*
  * events.c - what a parser, ours or a user's, may do to an event: any field with any value of its type, any additional
- * field; then every schema writes it. Each message is JSON on one line without a name twice, and the same from a pattern.
+ * field; then every schema writes it. Each message is JSON on one line without a name twice, and the same from a pattern. Then
+ * the same once more as two further records, each without one of the operations: what a pattern takes over from one record to the
+ * next must not be what differs.
  *
- * Input: 1 byte kind; then operations: 1 byte what, 2 bytes which field, 1 byte size, and that many bytes of value.
+ * Input: 1 byte kind, and which operation is left out; then operations: 1 byte what, 2 bytes which field, 1 byte size, and that
+ * many bytes of value.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -122,6 +125,25 @@ static void operate(struct pen_out *out, struct pen_event *event, uint8_t what, 
     }
 }
 
+static void play(struct pen_out *out, struct made *made, struct feed feed, uint8_t kind, unsigned left_out)
+{
+    struct pen_event *event;
+
+    made->events = 0;
+    out_begin(out, 0);
+    event = pen_out_event(out, kind % PEN_KINDS);
+    for (unsigned i = 0; feed_left(&feed) > 0 && i < OPERATIONS_MAX; i++) {
+        uint8_t what = feed_byte(&feed);
+        enum pen_field field = feed_number(&feed, 2) % PEN_FIELDS;
+        /* Setters keep the span: it must live as long as the input does. */
+        struct pen_span value = feed_span(&feed, feed_byte(&feed));
+
+        if (i != left_out)
+            operate(out, event, what, field, value);
+    }
+    (void)pen_out_emit(out, event);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char text[] = "{\"a\":[1,\"\\u0000\",{\"b\":null}]}";
@@ -135,7 +157,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t kind = feed_byte(&feed);
     struct pen_record record = { .raw = { text, sizeof(text) - 1 }, .source = { "fuzz", 4 } };
     struct pen_json root;
-    struct pen_event *event;
     const char *why;
     char *padded;
 
@@ -151,18 +172,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else
         record.json = &root;
     made.meta.record = &record;
-    made.events = 0;
-    out_begin(out, 0);
-    event = pen_out_event(out, kind % PEN_KINDS);
-    for (unsigned i = 0; feed_left(&feed) > 0 && i < OPERATIONS_MAX; i++) {
-        uint8_t what = feed_byte(&feed);
-        enum pen_field field = feed_number(&feed, 2) % PEN_FIELDS;
-        /* Setters keep the span: it must live as long as the input does. */
-        struct pen_span value = feed_span(&feed, feed_byte(&feed));
-
-        operate(out, event, what, field, value);
-    }
-    (void)pen_out_emit(out, event);
+    play(out, &made, feed, kind, OPERATIONS_MAX);
+    play(out, &made, feed, kind, kind >> 4);
+    play(out, &made, feed, kind, 16 + (kind >> 4));
     free(padded);
     return 0;
 }
