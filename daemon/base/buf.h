@@ -33,6 +33,24 @@ static inline void buf_add(struct buf *buf, const char *data, size_t size)
     buf->size += size;
 }
 
+/* memcpy() for what is mostly short, without a call: two pieces that overlap in the middle. Returns what is behind the copy. */
+static inline char *buf_put(char *to, const char *from, size_t size)
+{
+    if (size > 32 || size < 4) {
+        memcpy(to, from, size);
+    } else if (size >= 16) {
+        memcpy(to, from, 16);
+        memcpy(to + size - 16, from + size - 16, 16);
+    } else if (size >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + size - 8, from + size - 8, 8);
+    } else {
+        memcpy(to, from, 4);
+        memcpy(to + size - 4, from + size - 4, 4);
+    }
+    return to + size;
+}
+
 static inline void buf_char(struct buf *buf, char c)
 {
     buf_reserve(buf, 1);

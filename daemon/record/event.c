@@ -264,32 +264,44 @@ bool pen_set_ticks(struct pen_event *event, enum pen_field field, int64_t ticks)
     return true;
 }
 
-static inline bool is_digit(char c)
+/* The value of a digit; of anything else, more than 9. */
+static inline unsigned digit(char c)
 {
-    return c >= '0' && c <= '9';
+    return (unsigned char)c - (unsigned)'0';
 }
 
-/* Four numbers up to 255 without leading zeros: what inet_pton() takes, at a fraction of its price. */
+/* A number up to 255 without leading zeros; what is behind it, or NULL. */
+static inline const char *octet_skip(const char *at)
+{
+    if (digit(at[0]) > 9)
+        return NULL;
+    if (digit(at[1]) > 9)
+        return at + 1;
+    if (at[0] == '0')
+        return NULL;
+    if (digit(at[2]) > 9)
+        return at + 2;
+    return digit(at[0]) * 100 + digit(at[1]) * 10 + digit(at[2]) <= 255 ? at + 3 : NULL;
+}
+
+/* Four such numbers: what inet_pton() takes, at a fraction of its price. They are read from a copy that ends in a zero, where
+ * every number ends. */
 static bool ip4_valid(struct pen_span text)
 {
-    const char *at = text.data, *end = text.data + text.size;
+    char copy[16] = { 0 };
+    const char *at = copy;
 
+    if (text.size < 7 || text.size > 15)
+        return false;
+    buf_put(copy, text.data, text.size);
     for (int part = 0; part < 4; part++) {
-        int number;
-
-        if (part > 0 && (at == end || *at++ != '.'))
+        if (part > 0 && *at++ != '.')
             return false;
-        if (at == end || !is_digit(*at))
-            return false;
-        number = *at++ - '0';
-        if (number > 0 && at < end && is_digit(*at))
-            number = number * 10 + *at++ - '0';
-        if (number > 9 && at < end && is_digit(*at))
-            number = number * 10 + *at++ - '0';
-        if (number > 255)
+        at = octet_skip(at);
+        if (at == NULL)
             return false;
     }
-    return at == end;
+    return at == copy + text.size;
 }
 
 int pen_ip_version(struct pen_span text)

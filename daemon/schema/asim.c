@@ -72,25 +72,26 @@ static void write_plain(struct buf *out, struct pen_span text)
 
     buf_reserve(out, text.size + 2);
     at = out->data + out->size;
-    *at++ = '"';
-    memcpy(at, text.data, text.size);
-    at[text.size] = '"';
+    *at = '"';
+    at = buf_put(at + 1, text.data, text.size);
+    *at = '"';
     out->size += text.size + 2;
 }
 
-/* A time and its text: most events name one instant three times. */
-struct stamp {
-    int64_t ticks;
-    uint32_t size;
-    char text[40];                   /* with its quotes */
-};
+static bool stamp_write(struct buf *out, int64_t ticks, const struct stamp *stamp)
+{
+    if (ticks != stamp->ticks || stamp->size == 0)
+        return false;
+    buf_reserve(out, sizeof(stamp->text));
+    memcpy(out->data + out->size, stamp->text, sizeof(stamp->text));
+    out->size += stamp->size;
+    return true;
+}
 
 static void write_ticks(struct buf *out, int64_t ticks, const struct stamp *stamp)
 {
-    if (ticks == stamp->ticks) {
-        buf_add(out, stamp->text, stamp->size);
+    if (stamp_write(out, ticks, stamp))
         return;
-    }
     buf_char(out, '"');
     buf_time(out, ticks);
     buf_char(out, '"');
@@ -101,25 +102,40 @@ static void write_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
 {
     size_t start = out->size;
 
+    buf_reserve(out, sizeof(stamp->text));
+    memset(out->data + start, 0, sizeof(stamp->text));
     buf_char(out, '"');
     buf_time(out, ticks);
     buf_char(out, '"');
     stamp->ticks = ticks;
     stamp->size = (uint32_t)(out->size - start);
     assert(stamp->size <= sizeof(stamp->text));
-    memcpy(stamp->text, out->data + start, stamp->size);
+    memcpy(stamp->text, out->data + start, sizeof(stamp->text));
 }
 
-static void write_whole(struct buf *out, const struct pen_event *event, enum pen_field field, const struct stamp *stamp)
+static inline void write_whole(struct buf *out, enum field_type type, const union value *value, const struct stamp *stamp)
 {
-    enum field_type type = columns[field].type;
-
-    if (type == FIELD_IP || type == FIELD_MAC)
-        write_plain(out, event->values[field].text);
-    else if (type == FIELD_TIME)
-        write_ticks(out, event->values[field].number, stamp);
-    else
-        value_write(out, type, &event->values[field]);
+    switch (type) {
+    case FIELD_TEXT:
+        value_text(out, value->text);
+        break;
+    case FIELD_INT:
+    case FIELD_LONG:
+        buf_int(out, value->number);
+        break;
+    case FIELD_IP:
+    case FIELD_MAC:
+        write_plain(out, value->text);
+        break;
+    case FIELD_TIME:
+        write_ticks(out, value->number, stamp);
+        break;
+    case FIELD_REAL:
+    case FIELD_BOOL:
+    case FIELD_JSON:
+        value_write(out, type, value);
+        break;
+    }
 }
 
 /* The columns that were too long, and what they said before, in bytes. */
@@ -134,7 +150,7 @@ static void write_value(struct buf *out, const struct pen_event *event, enum pen
     enum field_type type = columns[field].type;
     size_t start = out->size, size;
 
-    write_whole(out, event, field, stamp);
+    write_whole(out, type, &event->values[field], stamp);
     size = out->size - start;
     if (size <= VALUE_MAX || !value_bound(out, start, VALUE_MAX, type == FIELD_JSON ? VALUE_WRITTEN : VALUE_SAID))
         return;
@@ -389,23 +405,35 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
     return cuts.count;
 }
 
+/* The event's own time, or the last other one: that at which the record was logged. */
+static void fill_time(struct buf *out, int64_t ticks, const struct stamp *own, struct pattern *pattern)
+{
+    if (!stamp_write(out, ticks, own) && !stamp_write(out, ticks, &pattern->stamp))
+        write_stamp(out, ticks, &pattern->stamp);
+}
+
 /* A message as short as one value may be holds none that is too long. */
-static bool asim_fill(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
+static bool asim_fill(struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
                       struct buf *out)
 {
-    size_t start = out->size;
-    struct stamp stamp;
+    size_t start = out->size, from = 0;
+    struct stamp stamp = { .size = 0 };
 
     for (uint32_t i = 0; i < pattern->hole_count; i++) {
-        pattern_copy(pattern, i, out);
-        if (pattern->holes[i].what == HOLE_TIME)
+        const struct hole *hole = &pattern->holes[i];
+
+        pattern_copy(pattern, from, hole->at, out);
+        from = hole->at;
+        if (hole->type == FIELD_TIME && hole->what < PEN_FIELDS)
+            fill_time(out, event->values[hole->what].number, &stamp, pattern);
+        else if (hole->what < PEN_FIELDS)
+            write_whole(out, (enum field_type)hole->type, &event->values[hole->what], &stamp);
+        else if (hole->what == HOLE_TIME)
             write_stamp(out, asim_time(event, meta), &stamp);
-        else if (pattern->holes[i].what == HOLE_ID)
-            write_plain(out, (struct pen_span){ meta->id, meta->id_size });
         else
-            write_whole(out, event, (enum pen_field)pattern->holes[i].what, &stamp);
+            write_plain(out, (struct pen_span){ meta->id, meta->id_size });
     }
-    pattern_copy(pattern, pattern->hole_count, out);
+    pattern_copy(pattern, from, pattern->text.size, out);
     return out->size - start <= VALUE_MAX;
 }
 

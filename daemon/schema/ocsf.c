@@ -156,15 +156,16 @@ static struct pen_span event_text(const struct pen_event *event, enum pen_field 
     return event_has(event, field) ? event->values[field].text : (struct pen_span){ NULL, 0 };
 }
 
-static bool event_is(const struct pen_event *event, enum pen_field field, const char *text)
+static inline bool event_is(const struct pen_event *event, enum pen_field field, struct pen_span text)
 {
-    return event_has(event, field) && pen_span_is(event->values[field].text, text);
+    return event_has(event, field) && event->values[field].text.size == text.size &&
+           memcmp(event->values[field].text.data, text.data, text.size) == 0;
 }
 
-/* Equal but for case; nearly always it is the very word. */
-static bool word_is(const struct word *word, struct pen_span text)
+/* Equal but for case; nearly always it is the very word. Letters that are the same but for case differ in that bit at most. */
+static inline bool word_is(const struct word *word, struct pen_span text)
 {
-    return word->text.size == text.size &&
+    return word->text.size == text.size && ((word->text.data[0] ^ text.data[0]) & ~0x20) == 0 &&
            (memcmp(word->text.data, text.data, text.size) == 0 || strncasecmp(word->text.data, text.data, text.size) == 0);
 }
 
@@ -187,12 +188,12 @@ static int code_value(const struct code *code, const struct pen_event *event)
 {
     int id = code_id(code, event);
 
-    if (code->words == flow_states && event_is(event, PEN_DVC_ACTION, "Deny"))
+    if (code->words == flow_states && event_is(event, PEN_DVC_ACTION, PEN_SPAN("Deny")))
         return 5;
     if (code->words == audit_types && id == 3 && event_has(event, PEN_HTTP_STATUS) &&
         event->values[PEN_HTTP_STATUS].number == 201)
         return 1;
-    if (code->words == severities && event_is(event, PEN_EVENT_ORIGINAL_SEVERITY, "Critical"))
+    if (code->words == severities && event_is(event, PEN_EVENT_ORIGINAL_SEVERITY, PEN_SPAN("Critical")))
         return 5;
     return id;
 }
@@ -824,7 +825,7 @@ static bool write_code(struct writer *writer, const struct step *step)
 
     if (id == OMIT || (id == OTHER && writer->fills))    /* a pattern has no place for the sibling */
         return false;
-    if (id == code_id(step->code, writer->event))
+    if (!writer->fills && id == code_id(step->code, writer->event))
         writer_took(writer, step->code->field);
     buf_int(writer->out, id);
     return true;
@@ -891,8 +892,27 @@ static void close_down_to(struct writer *writer, uint32_t depth)
 /* What else is a hole than fields in unmapped: a step, by its index. */
 #define HOLE_STEP PEN_FIELDS
 
-/* Notes a value that may differ next time. Codes and computed values follow from several fields: they are always made anew,
- * which costs little. Whether there is a value must not change: fill() and ocsf_shape() see to that. */
+/* Of the computed values that a flow has: what follows from its kind alone, from a field's being there, or from one field. */
+static bool computed_moves(const struct pattern *pattern, const struct computed *row)
+{
+    if (row->compute == NULL || row->compute == compute_class_uid || row->compute == compute_category_uid ||
+        row->compute == compute_account_type)
+        return false;
+    if (row->compute == compute_product)
+        return pattern_moves(pattern, PEN_EVENT_PRODUCT);
+    if (row->compute == compute_vendor)
+        return pattern_moves(pattern, PEN_EVENT_VENDOR);
+    return true;
+}
+
+/* Is its value as value_write() has it, whatever it is? */
+static bool step_is_plain(const struct step *step)
+{
+    return !step->port && fields[step->field].type != FIELD_IP && fields[step->field].type != FIELD_TIME;
+}
+
+/* Notes a value that may differ next time. Codes follow from several fields: they are always made anew, which costs little.
+ * Whether there is a value must not change: fill() and ocsf_shape() see to that. */
 static void step_note(const struct writer *writer, const struct step *step, size_t start, bool written)
 {
     uint32_t what = HOLE_STEP + (uint32_t)(step - plans[writer->event->kind].steps);
@@ -901,6 +921,8 @@ static void step_note(const struct writer *writer, const struct step *step, size
     case STEP_FIELD:
         if (!pattern_moves(writer->pattern, step->field))
             return;
+        if (step_is_plain(step))
+            what = step->field;
         break;
     case STEP_CODE:
         break;
@@ -909,7 +931,7 @@ static void step_note(const struct writer *writer, const struct step *step, size
             pattern_refuse(writer->pattern);
         return;
     case STEP_COMPUTED:
-        if (!written || step->computed->compute == NULL)
+        if (!written || !computed_moves(writer->pattern, step->computed))
             return;                          /* in a flow, it is for want of a field that there is none */
         break;
     }
@@ -989,26 +1011,26 @@ static uint32_t ocsf_write(const struct pen_event *event, const struct event_met
  * too, are twins: where they move there is no pattern. */
 static uint32_t ocsf_shape(const struct pen_event *event)
 {
-    const struct code *state = &codes[0];
-
-    return event->kind == PEN_NETWORK && code_value(state, event) != code_id(state, event);
+    return event_is(event, PEN_DVC_ACTION, PEN_SPAN("Deny")) && code_id(&codes[0], event) != code_value(&codes[0], event);
 }
 
-static bool ocsf_fill(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
+static bool ocsf_fill(struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
                       struct buf *out)
 {
+    size_t from = 0;
     struct writer writer = { .out = out, .event = event, .meta = meta, .fills = true };
 
     for (uint32_t i = 0; i < pattern->hole_count; i++) {
-        uint32_t what = pattern->holes[i].what;
+        const struct hole *hole = &pattern->holes[i];
 
-        pattern_copy(pattern, i, out);
-        if (what < HOLE_STEP)
-            value_write(out, fields[what].type, &event->values[what]);
-        else if (!write_value(&writer, &plans[event->kind].steps[what - HOLE_STEP]))
+        pattern_copy(pattern, from, hole->at, out);
+        from = hole->at;
+        if (hole->what < HOLE_STEP)
+            value_write(out, (enum field_type)hole->type, &event->values[hole->what]);
+        else if (!write_value(&writer, &plans[event->kind].steps[hole->what - HOLE_STEP]))
             return false;
     }
-    pattern_copy(pattern, pattern->hole_count, out);
+    pattern_copy(pattern, from, pattern->text.size, out);
     return true;
 }
 

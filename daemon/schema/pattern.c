@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+static_assert(PEN_FIELDS < UINT16_MAX / 2, "a field's number and a schema's own word are 16 bits");
+
 #define TEXT_MAX ((size_t)16 * 1024) /* a longer message is not worth the memory: copying is all it costs */
 
 /* ---- What holds still ------------------------------------------------------------------------------------------- */
@@ -151,6 +153,7 @@ static struct pattern *patterns_begin(struct patterns *patterns, const struct pe
     memcpy(pattern->moved, patterns->moved, sizeof(patterns->moved));
     pattern->shape = shape;
     pattern->refused = false;
+    pattern->stamp.size = 0;
     pattern->hole_count = 0;
     pattern->text.size = 0;
     pattern->copied = out->size;
@@ -177,7 +180,11 @@ void pattern_hole(struct pattern *pattern, uint32_t what, size_t start, const st
         pattern->refused = true;
         return;
     }
-    pattern->holes[pattern->hole_count++] = (struct hole){ .at = (uint32_t)pattern->text.size, .what = what };
+    pattern->holes[pattern->hole_count++] = (struct hole){
+        .at = (uint32_t)pattern->text.size,
+        .what = (uint16_t)what,
+        .type = what < PEN_FIELDS ? (uint16_t)fields[what].type : 0,
+    };
     pattern->copied = out->size;
 }
 

@@ -26,7 +26,15 @@
 
 struct hole {
     uint32_t at;                     /* in the pattern's text: what is written here is not part of it */
-    uint32_t what;                   /* the schema's word for what goes here */
+    uint16_t what;                   /* a field, as fields.def knows it, or from PEN_FIELDS on the schema's word for what goes here */
+    uint16_t type;                   /* the field's enum field_type: another table is another cache line */
+};
+
+/* A time and its text: most events name one instant three times, and all of a record when it was logged. */
+struct stamp {
+    int64_t ticks;
+    uint32_t size;                   /* 0: none yet */
+    char text[40];                   /* as it stands in a message; all of it is copied, whatever the size */
 };
 
 struct pattern {
@@ -36,6 +44,7 @@ struct pattern {
     bool refused;                    /* messages like this one are always written anew */
     uint32_t hole_count;
     struct hole holes[PATTERN_HOLES];
+    struct stamp stamp;              /* for the schema's use: nothing to begin with */
     struct buf text;                 /* without what stood in the holes; PATTERN_STEP bytes of slack behind it */
     size_t copied;                   /* while it is made: up to here of `out` is in the text */
 };
@@ -73,12 +82,9 @@ static inline bool pattern_moves(const struct pattern *pattern, enum pen_field f
     return pattern != NULL && (pattern->moved[field / 64] >> (field % 64) & 1);
 }
 
-/* Copies what stands between a hole and the one before it; the text's end for hole_count. */
-static inline void pattern_copy(const struct pattern *pattern, uint32_t hole, struct buf *out)
+/* Copies a part of the text: what stands between two holes. */
+static inline void pattern_copy(const struct pattern *pattern, size_t from, size_t to, struct buf *out)
 {
-    size_t from = hole > 0 ? pattern->holes[hole - 1].at : 0;
-    size_t to = hole < pattern->hole_count ? pattern->holes[hole].at : pattern->text.size;
-
     buf_reserve(out, to - from + PATTERN_STEP);
     for (size_t i = 0; i < to - from; i += PATTERN_STEP)
         memcpy(out->data + out->size + i, pattern->text.data + from + i, PATTERN_STEP);

@@ -21,7 +21,7 @@ struct schema {
     /* What sets events apart that a pattern must not serve together, beside the fields that are set; NULL: nothing. */
     uint32_t (*shape)(const struct pen_event *event);
     /* Writes the same from a pattern; false, with `out` in any state, where it cannot. NULL: the schema makes none. */
-    bool (*fill)(const struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta, struct buf *out);
+    bool (*fill)(struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta, struct buf *out);
     /* Every key that write() may put at the top of a message of this kind. NULL: any, they are the record's own. */
     void (*table)(enum pen_kind kind, struct table *table);
 };
