@@ -1,8 +1,8 @@
 /*
  * kafka.c - batches to a Kafka topic, through librdkafka.
  *
- * One idempotent producer with acks=all. A batch's messages are produced one by one, without copying (the batch's bytes
- * are lent to us, we lend them on), and a message counts as delivered when its delivery report says so, never earlier.
+ * One idempotent producer with acks=all. A batch's messages are produced without copying (the batch's bytes
+ * are lent to us, we lend them on), and each counts as delivered when its delivery report says so, never earlier.
  * librdkafka's threads do no more than make an eventfd readable; everything else happens on the loop.
  *
  * Who is patient? Inside, librdkafka reconnects, follows leaders and resends under sequence numbers without end: its own
@@ -50,6 +50,7 @@
 #include "daemon/remote/kafka_login.h"
 #include "daemon/remote/kafka_probe.h"
 #include "sinks/kafka_pace.h"
+#include "sinks/kafka_partition.h"
 #include "sinks/sink.h"
 
 #include <assert.h>
@@ -64,6 +65,7 @@
 #define MESSAGES_MIN    1000
 #define BATCH_MESSAGES  10000
 #define BATCH_SIZE_MIN  1024
+#define RUN_MESSAGES    256          /* handed to librdkafka in one call */
 #define EVENTS_PER_TURN 64           /* one event may carry the reports of one request: up to batch.num.messages */
 #define TICK_MS         200
 #define PURGE_MS        2000
@@ -379,7 +381,8 @@ static int kafka_connect(struct kafka *kafka, struct pen_error *err)
     kafka->queue = rd_kafka_queue_get_main(kafka->producer);
     rd_kafka_set_log_queue(kafka->producer, kafka->queue);
     rd_kafka_queue_io_event_enable(kafka->queue, kafka->fd, &one, sizeof(one));
-    kafka->producer_topic = rd_kafka_topic_new(kafka->producer, kafka->topic, NULL);
+    kafka->producer_topic = kafka->key == KEY_NONE ? rd_kafka_topic_new(kafka->producer, kafka->topic, NULL)
+                                                   : kafka_partition_topic(kafka->producer, kafka->topic);
     if (!kafka->producer_topic) {
         r = pen_error_set(err, UV_EINVAL, "topic %s: %s", kafka->topic, rd_kafka_err2str(rd_kafka_last_error()));
         rd_kafka_queue_destroy(kafka->queue);
@@ -634,33 +637,58 @@ static void kafka_drain(struct kafka *kafka)
 
 /* ---- Batches --------------------------------------------------------------------------------------------------- */
 
-/* Hands message i to librdkafka. False: not now. */
-static bool kafka_produce_one(struct kafka *kafka, struct flight *flight, uint32_t i)
+/* Hands over up to `most` messages from flight->produced on, as far as they are of this stream. False: no more now. */
+static bool kafka_hand_over(struct kafka *kafka, struct flight *flight, uint32_t stream, int32_t partition, uint32_t most)
 {
-    struct pen_span span = pen_batch_message(flight->batch, i);
-    const char *key = NULL;
-    size_t key_size = 0;
-    rd_kafka_resp_err_t error;
+    const struct pen_batch *batch = flight->batch;
+    const char *key = kafka->key == KEY_STREAM ? batch->streams[stream] : NULL;
+    size_t key_size = key ? strlen(key) : 0;
+    rd_kafka_message_t run[RUN_MESSAGES];
+    uint32_t first = flight->produced, count = 0;
+    bool room = true;
 
-    if (!kafka_pace_allows(&kafka->pace))
-        return false;
-    if (kafka->key == KEY_STREAM) {
-        key = flight->batch->streams[flight->batch->messages[i].stream];
-        key_size = strlen(key);
-    }
-    if (rd_kafka_produce(kafka->producer_topic, RD_KAFKA_PARTITION_UA, 0, (void *)(uintptr_t)span.data, span.size, key,
-                         key_size, &flight->outcomes[i]) == 0) {
-        flight->produced++;
+    assert(most <= RUN_MESSAGES);
+    for (uint32_t i = first; i < batch->count && count < most; i++) {
+        struct pen_span span = pen_batch_message(batch, i);
+
+        if (batch->messages[i].stream != stream || !kafka_pace_allows(&kafka->pace))
+            break;
+        run[count++] = (rd_kafka_message_t){ .payload = (void *)(uintptr_t)span.data, .len = span.size,
+                                             .key = (void *)(uintptr_t)key, .key_len = key_size,
+                                             ._private = &flight->outcomes[i] };
         kafka_pace_produced(&kafka->pace, span.size + key_size);
-        return true;
     }
-    error = rd_kafka_last_error();
-    if (error == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+    rd_kafka_produce_batch(kafka->producer_topic, partition, 0, run, (int)count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (run[i].err)
+            kafka_pace_reported(&kafka->pace, run[i].len + run[i].key_len, -1, -1);
+        if (run[i].err == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+            room = false;                        /* for those behind it neither: none overtakes */
+            continue;
+        }
+        flight->produced++;
+        if (run[i].err) {
+            kafka_report(kafka, flight, first + i, run[i].err, true);
+            kafka_wake(kafka);                   /* no report may follow, and we may be inside submit() */
+        }
+    }
+    return room && kafka_pace_allows(&kafka->pace);
+}
+
+/* Hands over some messages of one stream: where the first one goes, all of them do. False: no more now. */
+static bool kafka_produce_run(struct kafka *kafka, struct flight *flight)
+{
+    uint32_t stream = flight->batch->messages[flight->produced].stream;
+    int32_t partition;
+
+    if (kafka->key == KEY_NONE)
+        return kafka_hand_over(kafka, flight, stream, RD_KAFKA_PARTITION_UA, RUN_MESSAGES);
+    kafka_partition_ask();
+    if (!kafka_hand_over(kafka, flight, stream, RD_KAFKA_PARTITION_UA, 1))
         return false;
-    flight->produced++;
-    kafka_report(kafka, flight, i, error, true);
-    kafka_wake(kafka);                           /* no report may follow, and we may be inside submit() */
-    return true;
+    partition = kafka_partition_chosen();
+    return partition == RD_KAFKA_PARTITION_UA || kafka->state != READY ||
+           kafka_hand_over(kafka, flight, stream, partition, RUN_MESSAGES);
 }
 
 /* Produces what is waiting, in order, as far as there is room. */
@@ -682,7 +710,7 @@ static void kafka_produce(struct kafka *kafka)
     kafka_pace_turn(&kafka->pace);
     for (struct flight *flight = kafka->first; flight; flight = flight->next)
         while (flight->produced < flight->batch->count)
-            if (kafka->state != READY || !kafka_produce_one(kafka, flight, flight->produced))
+            if (kafka->state != READY || !kafka_produce_run(kafka, flight))
                 return;
 }
 

@@ -19,7 +19,8 @@ def driver(tmp_path_factory):
                            check=True).stdout
     subprocess.run(["cc", "-std=gnu11", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-I", ROOT, "-I",
                     ROOT / "parsers", "-o", binary, ROOT / "tests/lib/kafka/sink_driver.c", ROOT / "sinks/kafka.c",
-                    ROOT / "sinks/kafka_pace.c", ROOT / "daemon/remote/kafka_client.c", ROOT / "daemon/remote/kafka_end.c", *shlex.split(flags)], check=True)
+                    ROOT / "sinks/kafka_pace.c", ROOT / "sinks/kafka_partition.c",
+                    ROOT / "daemon/remote/kafka_client.c", ROOT / "daemon/remote/kafka_end.c", *shlex.split(flags)], check=True)
     return binary
 
 

@@ -35,6 +35,8 @@ struct world {
     struct pen_error err;
     void *sink;
     bool stopped;
+    int32_t homes[3];                /* the partition in which world_read() found a stream's last message */
+    unsigned filled[PARTITIONS];     /* how many it found there */
 };
 
 static const char *const streams[] = { "files/a", "files/b", "files/c" };
@@ -165,9 +167,14 @@ static char *world_read(struct world *world)
             continue;
         if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
             ends++;
-        else if (!message->err)
+        if (!message->err) {
+            world->filled[message->partition]++;
+            for (size_t s = 0; s < 3; s++)
+                if (message->key_len == strlen(streams[s]) && memcmp(message->key, streams[s], message->key_len) == 0)
+                    world->homes[s] = message->partition;
             end += sprintf(end, "%.*s=%.*s\n", (int)message->key_len, (char *)message->key,
                            message->len < 40 ? (int)message->len : 40, (char *)message->payload);
+        }
         rd_kafka_message_destroy(message);
     }
     rd_kafka_topic_partition_list_destroy(all);
@@ -224,6 +231,85 @@ static void batches_are_delivered_in_order_with_their_key(void **state)
     free(read);
     loan_free(first);
     loan_free(second);
+}
+
+typedef int32_t partitioner(const rd_kafka_topic_t *topic, const void *key, size_t key_size, int32_t partitions, void *opaque,
+                            void *message);
+
+/* Every stream's messages are in one partition, the chooser's, and in their order: those from before the topic was known, those
+ * handed over one by one, and those in runs. */
+static void streams_go_where(struct world *world, partitioner *choose)
+{
+    const char **texts = texts_new("n", 1000, 20);
+    struct loan *loans[2];
+    uint32_t of[1000];
+    char *read;
+
+    for (uint32_t i = 0; i < 1000; i++)
+        of[i] = i < 800 ? i / 400 : i % 3;
+    assert_int_equal(world_start(world), 0);
+    loans[0] = world_submit(world, texts, of, 1000);
+    world_wait(world, loans[0]);
+    loans[1] = world_submit(world, texts, of, 1000);
+    world_wait(world, loans[1]);
+    read = world_read(world);
+    assert_int_equal(count_lines(read), 2000);
+    for (uint32_t s = 0; s < 3; s++) {
+        const char *at = read;
+
+        assert_int_equal(world->homes[s], choose(NULL, streams[s], strlen(streams[s]), PARTITIONS, NULL, NULL));
+        for (uint32_t i = 0; i < 2000; i++) {
+            char line[64];
+
+            if (of[i % 1000] != s)
+                continue;
+            snprintf(line, sizeof(line), "%s=n-%ux", streams[s], i % 1000);
+            at = strstr(at, line);
+            assert_non_null(at);
+            at++;
+        }
+    }
+    free(read);
+    loan_free(loans[0]);
+    loan_free(loans[1]);
+    texts_free(texts, 1000);
+}
+
+static void streams_go_where_any_client_puts_them(void **state)
+{
+    streams_go_where(*state, rd_kafka_msg_partitioner_consistent_random);
+}
+
+static void streams_go_where_java_clients_put_them(void **state)
+{
+    struct world *world = *state;
+
+    world_word(world, "kafka.partitioner", "murmur2_random");
+    streams_go_where(world, rd_kafka_msg_partitioner_murmur2_random);
+}
+
+/* Here it is no key that decides: as librdkafka likes. */
+static void random_partitions_are_left_to_the_client(void **state)
+{
+    struct world *world = *state;
+    const char **texts = texts_new("n", 1000, 20);
+    unsigned used = 0;
+    struct loan *loan;
+    char *read;
+
+    world_word(world, "kafka.partitioner", "random");
+    assert_int_equal(world_start(world), 0);
+    loan = world_submit(world, texts, NULL, 1000);
+    world_wait(world, loan);
+    assert_int_equal(loan->answer.outcome, PEN_DELIVERED);
+    read = world_read(world);
+    assert_int_equal(count_lines(read), 1000);
+    for (int i = 0; i < PARTITIONS; i++)
+        used += world->filled[i] > 0;
+    assert_int_equal(used, PARTITIONS);
+    free(read);
+    loan_free(loan);
+    texts_free(texts, 1000);
 }
 
 static void key_none_sends_no_key(void **state)
@@ -803,6 +889,9 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_error_has_its_outcome),
         PROMISE(batches_are_delivered_in_order_with_their_key),
+        PROMISE(streams_go_where_any_client_puts_them),
+        PROMISE(streams_go_where_java_clients_put_them),
+        PROMISE(random_partitions_are_left_to_the_client),
         PROMISE(key_none_sends_no_key),
         PROMISE(permanent_errors_become_refusals),
         PROMISE(transient_errors_are_resent_inside),
