@@ -102,6 +102,7 @@ static void outlet_seal(struct outlet *outlet, enum pen_kind kind)
     struct part *part;
 
     outlet->open[kind] = NULL;
+    outlet->room[kind] = batch->size + batch->size / 16;       /* less than what batch_trim() would give back */
     batch_trim(batch);
     part = part_new(outlet, batch, ++outlet->order, outlet_now_ms(outlet));
     TAILQ_INSERT_TAIL(&outlet->inbox, part, entry);
@@ -123,6 +124,14 @@ bool outlet_has_open(const struct outlet *outlet)
     return false;
 }
 
+/* While much goes by, batch after batch becomes as full as the one before: it need not grow to that by copying. */
+static size_t outlet_room(const struct outlet *outlet, enum pen_kind kind)
+{
+    size_t room = outlet->room[kind] < outlet->limits.bytes_max ? outlet->room[kind] : outlet->limits.bytes_max;
+
+    return room > BATCH_FIRST_BYTES ? room : BATCH_FIRST_BYTES;
+}
+
 void outlet_add(struct outlet *outlet, enum pen_kind kind, const char *data, size_t size,
                 const struct batch_origin *origin)
 {
@@ -132,7 +141,7 @@ void outlet_add(struct outlet *outlet, enum pen_kind kind, const char *data, siz
     if (*open != NULL && !batch_fits(*open, size, origin->ticks, &outlet->limits))
         outlet_seal(outlet, lane);
     if (*open == NULL)
-        *open = batch_new(outlet->conf.budget, lane, BATCH_FIRST_BYTES, outlet_now_ms(outlet));
+        *open = batch_new(outlet->conf.budget, lane, outlet_room(outlet, lane), outlet_now_ms(outlet));
     batch_add(*open, data, size, origin);
     outlet->ledger[origin->source].count[LEDGER_HELD]++;
 }

@@ -29,6 +29,7 @@ struct outlet {
     struct pen_limits limits;                      /* the sink's */
     enum outlet_state state;
     struct batch *open[PEN_KINDS];
+    size_t room[PEN_KINDS];                        /* for the bytes of the next batch: as much as the last one had, and a little more */
     struct parts inbox, ready, flying;
     uint32_t ready_count, flying_count;
     uint32_t late_count;                           /* parts that are answered, but still being written */
