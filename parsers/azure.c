@@ -455,8 +455,8 @@ bool azure_ends_with(struct pen_span text, const char *end)
 
 const char *azure_word(const struct azure_word *table, struct pen_span text)
 {
-    for (; table->from != NULL; table++)
-        if (pen_span_is_nocase(text, table->from))
+    for (; table->from != NULL && text.size > 0; table++)
+        if (fold(text.data[0]) == fold(table->from[0]) && pen_span_is_nocase(text, table->from))
             return table->to;
     return NULL;
 }
