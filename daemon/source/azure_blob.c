@@ -42,8 +42,8 @@
  * What can be lost, as far as we know:
  *
  *   - a blob deleted before it was read (a retention shorter than the backlog), and what was appended before a deletion;
- *   - a blob written over by other content of no smaller size, with the same creation time, and a record's boundary just
- *     at our position: its beginning is not read.
+ *   - a blob written over by a longer one that has the same 64 bytes just before our position: its beginning is not read.
+ *     So is that of any other one, where we died before all that was read of the old one was safe: then no print is known.
  *   - what is written into an hour that was let go, with relist = 0.
  *
  * Where it must guess it reads again rather than skip, and says so.

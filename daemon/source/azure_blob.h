@@ -52,6 +52,7 @@ struct want {
     struct unpack *unpack;
     struct chunk *packed;            /* what is fetched of it */
     uint64_t skip;                   /* unpacked bytes that were read in an earlier life */
+    uint32_t tail;                   /* bytes in `print`: the last that were passed over */
     bool fresh;                      /* `packed` is not fed yet */
     bool starved;                    /* all that was fed is unpacked */
     bool damaged;                    /* it was said */

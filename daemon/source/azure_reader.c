@@ -11,9 +11,10 @@
  * dropped, and fetched again when the blob has grown: the two bytes of a PT1H.json that change with every commit.
  *
  * Block blobs are read under If-Match, since a commit may change the tail in the middle of a reading. Append blobs only
- * grow, many times a minute perhaps: they are read as they are. Where a blob may be another one than we knew (created
- * anew, its ETag changed but not its size, or no record's beginning at the position), the 64 bytes before the position are
- * fetched along with the next range, and compared. If they differ, it is read from its start.
+ * grow, many times a minute perhaps: they are read as they are. Whether it is still the blob that we knew, neither size nor
+ * creation time tells: a list of blocks committed over it may be a growth or all new. So the 64 bytes before the position
+ * are fetched along with the first range of a reading, and compared; those of an archive as it is unpacked up to there. If
+ * they differ, it is read from its start.
  */
 #include "daemon/source/azure_blob.h"
 
@@ -149,6 +150,7 @@ static void want_begin(struct blob *blob)
     unpack_free(want->unpack);
     want->unpack = NULL;
     want->starved = want->fresh = false;
+    want->tail = 0;
     want->fetched = blob->packed ? 0 : blob_position(blob);
     want->skip = blob->packed ? blob_position(blob) : 0;
     want->begun = true;
@@ -173,7 +175,7 @@ static bool blob_recognize(struct blob *blob)
         blob_begin_anew(blob);
         return false;
     }
-    if (!want->proved && (created || want->size <= blob->end_size) && blob->print.at == position)
+    if (!want->proved && blob->print.at == position)
         want->check = blob->print.size;
     return true;
 }
@@ -284,10 +286,16 @@ static bool is_archive(const struct chunk *chunk)
     return chunk->size >= 4 && (memcmp(chunk->data, "\x1f\x8b", 2) == 0 || memcmp(chunk->data, "\x28\xb5\x2f\xfd", 4) == 0);
 }
 
-/* Where a record ended, a separator, a record or the end must follow. */
-static bool is_boundary(const struct chunk *chunk)
+/* Are the bytes before the position, if they were asked for, those that we know? */
+static bool blob_proves(struct blob *blob)
 {
-    return chunk->size == 0 || (chunk->data[0] != '\0' && strchr(",]} \t\r\n{[", chunk->data[0]) != NULL);
+    struct want *want = blob->want;
+
+    if (want->check > 0 && (want->checked < want->check || text_hash(want->print, want->check) != blob->print.hash))
+        return false;
+    want->proved |= want->check > 0;
+    want->check = 0;
+    return true;
 }
 
 static void blob_offer(struct blob *blob);
@@ -303,12 +311,10 @@ static void blob_take_range(struct blob *blob, const struct storage_answer *answ
         blob_ask(blob);              /* a good answer with nothing in it */
         return;
     }
-    if (want->check > 0 && text_hash(want->print, want->check) != blob->print.hash) {
+    if (!blob_proves(blob)) {
         blob_begin_anew(blob);
         return;
     }
-    want->proved |= want->check > 0;
-    want->check = 0;
     if (answer->verdict == STORAGE_OK && want->kind == STORAGE_APPEND) {
         if (answer->blob.created != want->created && answer->blob.created != 0 && want->created != 0) {
             blob_ask(blob);
@@ -319,13 +325,6 @@ static void blob_take_range(struct blob *blob, const struct storage_answer *answ
         want->modified = answer->blob.modified;
     }
     want->stale = 0;
-    if (first && want->chunk->offset > 0 && !want->proved && blob->print.at == want->chunk->offset && blob->print.size > 0 &&
-        !is_boundary(want->chunk)) {
-        want_begin(blob);
-        want->check = blob->print.size;
-        blob_go(blob);
-        return;
-    }
     if (first && want->chunk->offset == 0 && is_archive(want->chunk)) {
         blob->packed = true;
         want->packed = want->chunk;
@@ -362,11 +361,11 @@ static void on_fetched(void *arg, const struct storage_answer *answer)
         return;
     case STORAGE_BUSY:
     case STORAGE_REFUSED:
-        /* What came before the line broke is good, unless it was to be compared first, or unpacked as a whole. */
+        /* What came before the line broke is good, unless it is not the blob we knew, or is unpacked as a whole. */
         if (want->packed != NULL) {
             want->fetched -= want->packed->size;
             want->packed->size = 0;
-        } else if (want->check > 0 || want->chunk->size == 0) {
+        } else if (!blob_proves(blob) || want->chunk->size == 0) {
             want_begin(blob);
         }
         blob_wait(blob);
@@ -375,6 +374,18 @@ static void on_fetched(void *arg, const struct storage_answer *answer)
 }
 
 /* ---- Archives -------------------------------------------------------------------------------------------------- */
+
+/* Of what is passed over the last bytes are kept, to be compared. */
+static void want_pass(struct want *want, const char *data, size_t size)
+{
+    size_t taken = size < BLOB_PRINT ? size : BLOB_PRINT, room = BLOB_PRINT - taken;
+    size_t stays = want->tail < room ? want->tail : room;
+
+    memmove(want->print, want->print + want->tail - stays, stays);
+    memcpy(want->print + stays, data + size - taken, taken);
+    want->tail = (uint32_t)(stays + taken);
+    want->skip -= size;
+}
 
 static void on_unpack(uv_work_t *work)
 {
@@ -396,11 +407,25 @@ static void on_unpack(uv_work_t *work)
         if (job->result <= 0)
             break;
         skip = want->skip < (uint64_t)job->result ? (size_t)want->skip : (size_t)job->result;
+        want_pass(want, chunk->data + chunk->size, skip);
         memmove(chunk->data + chunk->size, chunk->data + chunk->size + skip, (size_t)job->result - skip);
         chunk->size += (size_t)job->result - skip;
-        want->skip -= skip;
         passed += skip;
     }
+}
+
+/* Is the archive another one? Its end may come before our position; or other bytes stand before that. */
+static bool blob_is_other_archive(struct blob *blob)
+{
+    struct want *want = blob->want;
+    const struct blob_print *print = &blob->print;
+    uint32_t tail = want->tail;
+
+    if (want->skip > 0)
+        return want->starved && !want->damaged && want->fetched >= want->size;
+    want->tail = 0;
+    return tail > 0 && print->size > 0 && print->size <= tail && print->at == blob_position(blob) &&
+        text_hash(want->print + tail - print->size, print->size) != print->hash;
 }
 
 static void on_unpacked(uv_work_t *work, int status)
@@ -422,6 +447,8 @@ static void on_unpacked(uv_work_t *work, int status)
     free(job);
     if (blob->place->source->closing)
         blob_done(blob);
+    else if (blob_is_other_archive(blob))
+        blob_begin_anew(blob);
     else if (more)
         blob_offer(blob);
     else

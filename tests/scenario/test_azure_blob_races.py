@@ -1,6 +1,7 @@
 """The azure-blob source against a stand-in (tests/farend/blobs.py) for what Azurite does not show: races, refusals, a
 container of many names. Judged by what arrived, and by the stand-in's log of requests."""
 import datetime
+import gzip
 import sqlite3
 import time
 
@@ -82,6 +83,49 @@ def test_a_blob_made_anew_is_read_anew(penstock, far_end, service, key_file):
     assert daemon.stop() == 0
     assert far_end.uids() == ids(old + new + more, 3)
     assert daemon.log_text().count('written anew') == 2
+
+
+@pytest.mark.parametrize('old_level, new_level, count', [(None, None, 20), (9, 9, 20), (9, 0, 8)],
+                         ids=['lines', 'archive', 'archive of less'])
+def test_a_blob_written_over_by_a_longer_one_is_read_anew(penstock, far_end, service, key_file, old_level, new_level, count):
+    """A block list committed over it keeps the time of creation, and a record of the new one begins just at our place: the
+    bytes before it tell, in an archive those that are unpacked, or that it ends before."""
+    maker = Maker(43)
+    first = [activity_line(maker)[0].rstrip(b'\n') for _ in range(12)]
+    old = [line[:-1] + b',"turn":1}' for line in first]
+    new = [line[:-1] + b',"turn":2}' for line in first[::-1]] + [activity_line(maker)[0].rstrip(b'\n') for _ in range(8)]
+    new = new[:count]
+
+    def blob(records, level):
+        data = b''.join(line + b'\n' for line in records)
+        return data if level is None else gzip.compress(data, level)
+    assert len(blob(new, new_level)) > len(blob(old, old_level))
+    service.put('export/all.jsonl', blob(old, old_level), created=1000000000)
+    daemon = penstock(service.source(key_file), far_end.sink(**LIFE)).start()
+    wait_until(lambda: far_end.count() >= 12, daemon=daemon, what='the first')
+    service.put('export/all.jsonl', blob(new, new_level))
+    wait_until(lambda: event_id(new[-1]) in far_end.uids(), daemon=daemon, what='the end of the second')
+    assert daemon.stop() == 0
+    assert far_end.uids() == [event_id(line) for line in old + new]
+    assert daemon.log_text().count('written anew') == 1
+
+
+def test_an_archive_that_grows_goes_on(penstock, far_end, service, key_file):
+    """What was read of it is unpacked again, compared, and does not come twice; in chunks that are shorter than that, too."""
+    maker, data, expected = Maker(44), b'', []
+    daemon = penstock(service.source(key_file, chunk='4K'), far_end.sink(**LIFE)).start()
+    for count in (2, 40, 3, 40):
+        lines = [activity_line(maker)[0].rstrip(b'\n') for _ in range(count)]
+        data += gzip.compress(b''.join(line + b'\n' for line in lines))
+        expected += [event_id(line) for line in lines]
+        service.put('export/all.jsonl', data, created=1000000000)
+        wait_until(lambda: far_end.count() >= len(expected), daemon=daemon, what='the growth')
+        if count == 3:
+            assert daemon.stop() == 0
+            daemon.start()
+    assert daemon.stop() == 0
+    assert far_end.uids() == expected
+    assert 'anew' not in daemon.log_text()
 
 
 def test_a_new_creation_time_alone_is_no_new_blob(penstock, far_end, service, key_file):
