@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <ctype.h>
+#include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -264,44 +265,77 @@ bool pen_set_ticks(struct pen_event *event, enum pen_field field, int64_t ticks)
     return true;
 }
 
-/* The value of a digit; of anything else, more than 9. */
-static inline unsigned digit(char c)
+/* Eight bytes in one word, the first one lowest. Both answer with 0x80 in each byte that is one. */
+#define EACH_BYTE(c) ((uint64_t)(c) * UINT64_C(0x0101010101010101))
+
+static inline uint64_t bytes_that_are(uint64_t word, char c)
 {
-    return (unsigned char)c - (unsigned)'0';
+    uint64_t other = word ^ EACH_BYTE(c);
+
+    return ~(((other & EACH_BYTE(0x7F)) + EACH_BYTE(0x7F)) | other) & EACH_BYTE(0x80);
 }
 
-/* A number up to 255 without leading zeros; what is behind it, or NULL. */
-static inline const char *octet_skip(const char *at)
+static inline uint64_t bytes_that_are_digits(uint64_t word)
 {
-    if (digit(at[0]) > 9)
-        return NULL;
-    if (digit(at[1]) > 9)
-        return at + 1;
-    if (at[0] == '0')
-        return NULL;
-    if (digit(at[2]) > 9)
-        return at + 2;
-    return digit(at[0]) * 100 + digit(at[1]) * 10 + digit(at[2]) <= 255 ? at + 3 : NULL;
+    uint64_t plain = word & EACH_BYTE(0x7F);
+
+    return (plain + EACH_BYTE(0x80 - '0')) & ~(plain + EACH_BYTE(0x7F - '9')) & ~word & EACH_BYTE(0x80);
 }
 
-/* Four such numbers: what inet_pton() takes, at a fraction of its price. They are read from a copy that ends in a zero, where
- * every number ends. */
+/* A bit for each byte that has its 0x80. */
+static inline unsigned bytes_bits(uint64_t word)
+{
+    return (unsigned)((word >> 7) * UINT64_C(0x0102040810204080) >> 56);
+}
+
+/* A text of 7 to 15 bytes in two words, with zeros behind it. */
+static inline void ip4_load(struct pen_span text, uint64_t *low, uint64_t *high)
+{
+    uint32_t first, last;
+
+    if (text.size == 7) {
+        memcpy(&first, text.data, 4);
+        memcpy(&last, text.data + 3, 4);
+        *low = le32toh(first) | (uint64_t)le32toh(last) << 24;
+        *high = 0;
+        return;
+    }
+    memcpy(low, text.data, 8);
+    memcpy(high, text.data + text.size - 8, 8);
+    *low = le64toh(*low);
+    *high = text.size == 8 ? 0 : le64toh(*high) >> 8 * (16 - text.size);
+}
+
+/* Four numbers up to 255 without leading zeros: what inet_pton() takes, at a fraction of its price. Where the dots stand is
+ * anyone's guess, the processor's too: so there is no branch on it. Digits compare as the numbers that they write. */
 static bool ip4_valid(struct pen_span text)
 {
-    char copy[16] = { 0 };
-    const char *at = copy;
+    static const uint32_t least[4] = { 0, '0', '1' << 8 | '0', '1' << 16 | '0' << 8 | '0' };
+    static const uint32_t most = '2' << 16 | '5' << 8 | '5';
+    uint64_t low, high;
+    unsigned dots, ends, start = 0;
+    bool bad = false;
 
     if (text.size < 7 || text.size > 15)
         return false;
-    buf_put(copy, text.data, text.size);
-    for (int part = 0; part < 4; part++) {
-        if (part > 0 && *at++ != '.')
+    ip4_load(text, &low, &high);
+    dots = bytes_bits(bytes_that_are(low, '.')) | bytes_bits(bytes_that_are(high, '.')) << 8;
+    if ((dots | bytes_bits(bytes_that_are_digits(low)) | bytes_bits(bytes_that_are_digits(high)) << 8) != (1u << text.size) - 1 ||
+        __builtin_popcount(dots) != 3)
+        return false;
+    ends = dots | 1u << text.size;
+    for (unsigned part = 0; part < 4; part++, ends &= ends - 1) {
+        unsigned end = (unsigned)__builtin_ctz(ends), size = end - start;
+        uint32_t number;
+
+        if (size < 1 || size > 3)
             return false;
-        at = octet_skip(at);
-        if (at == NULL)
-            return false;
+        number = (uint32_t)(((unsigned __int128)high << 64 | low) >> 8 * start);
+        number = __builtin_bswap32(number) >> 8 * (4 - size);
+        bad |= (number < least[size]) | (number > most);
+        start = end + 1;
     }
-    return at == copy + text.size;
+    return !bad;
 }
 
 int pen_ip_version(struct pen_span text)
