@@ -101,25 +101,62 @@ static void tuple_add(struct flow_tuple *tuple, const char **from, const char *t
     *from = to + 1;
 }
 
-/* Fields are a few bytes long: a search for each comma by itself would cost more than looking at all bytes once. */
+/* A bit for each of sixteen bytes that is a comma. */
+static inline unsigned commas_of_16(const char *at)
+{
+#ifdef __SSE2__
+    __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(',')));
+#else
+    unsigned commas = 0;
+
+    for (unsigned i = 0; i < 16; i++)
+        commas |= (unsigned)(at[i] == ',') << i;
+    return commas;
+#endif
+}
+
+/* The same from `at` on, where fewer may be left. */
+static inline unsigned commas_of_next(struct pen_span text, size_t at)
+{
+    size_t left = text.size - at;
+    char few[16] = { 0 };
+
+    if (left >= 16)
+        return commas_of_16(text.data + at);
+    if (text.size >= 16)             /* the last sixteen, without those before `at` */
+        return commas_of_16(text.data + text.size - 16) >> (16 - left);
+    memcpy(few, text.data, text.size);
+    return commas_of_16(few);
+}
+
+/* Fields are a few bytes long: a search for each comma by itself would cost more than looking at all bytes once. The commas of
+ * 64 bytes are known before the first is used: nearly a whole tuple's, whose number the processor can foresee. */
 static void tuple_split(struct flow_tuple *tuple, struct pen_span text)
 {
-    const char *from = text.data, *at = text.data, *end = text.data + text.size;
+    const char *from = text.data;
 
     tuple->count = 0;
-#ifdef __SSE2__
-    for (; end - at >= 16; at += 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)at);
-        unsigned commas = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(',')));
+    for (size_t at = 0; at < text.size; at += 64) {
+        uint64_t commas = 0;
 
+        for (size_t i = 0; i < 64 && at + i < text.size; i += 16)
+            commas |= (uint64_t)commas_of_next(text, at + i) << i;
         for (; commas != 0; commas &= commas - 1)
-            tuple_add(tuple, &from, at + __builtin_ctz(commas));
+            tuple_add(tuple, &from, text.data + at + __builtin_ctzll(commas));
     }
-#endif
-    for (; at < end; at++)
-        if (*at == ',')
-            tuple_add(tuple, &from, at);
-    tuple_add(tuple, &from, end);
+    tuple_add(tuple, &from, text.data + text.size);
+}
+
+/* What a format may have no word of. The rest is for tuple_split() and the format to set: it is too large to be cleared for
+ * each tuple. */
+static void tuple_begin(struct flow_tuple *tuple)
+{
+    tuple->decision = FLOW_UNDECIDED;
+    tuple->state = tuple->encryption = (struct pen_span){ 0 };
+    for (size_t i = 0; i < FLOW_COUNTERS; i++)
+        tuple->counters[i] = FLOW_NOT_GIVEN;
 }
 
 /* ---- IANA's protocol numbers ---------------------------------------------------------------------------------- */
@@ -389,12 +426,13 @@ static bool event_add_oddities(struct flow *flow, const struct flow_tuple *tuple
 
 static void flow_emit_tuple(struct flow *flow, const struct pen_json *node)
 {
-    struct flow_tuple tuple = { .counters = { FLOW_NOT_GIVEN, FLOW_NOT_GIVEN, FLOW_NOT_GIVEN, FLOW_NOT_GIVEN } };
+    struct flow_tuple tuple;
     struct pen_span text = pen_json_value(node);
     const char *why = "it is no text";
     bool odd;
 
     if (text.data != NULL) {
+        tuple_begin(&tuple);
         tuple_split(&tuple, text);
         why = flow->read(&tuple);
     }

@@ -31,7 +31,8 @@ struct flow_tuple {
 
 struct flow;
 
-/* Reads a tuple that has been split into its fields; NULL, or a static sentence about what is wrong with it. */
+/* Reads a tuple that has been split into its fields; NULL, or a static sentence about what is wrong with it. Where it answers NULL
+ * it has set all members but `decision`, `state`, `encryption` and the counters, which stand at "not given" before. */
 typedef const char *(*flow_read)(struct flow_tuple *tuple);
 /* Sets what all events of the record share. */
 typedef void (*flow_describe)(struct flow *flow, struct pen_event *event);

@@ -85,10 +85,14 @@ static inline bool pattern_moves(const struct pattern *pattern, enum pen_field f
 /* Copies a part of the text: what stands between two holes. */
 static inline void pattern_copy(const struct pattern *pattern, size_t from, size_t to, struct buf *out)
 {
+    const char *text = pattern->text.data + from;
+    char *at;
+
     buf_reserve(out, to - from + PATTERN_STEP);
-    for (size_t i = 0; i < to - from; i += PATTERN_STEP)
-        memcpy(out->data + out->size + i, pattern->text.data + from + i, PATTERN_STEP);
+    at = out->data + out->size;
     out->size += to - from;
+    for (const char *end = text + (to - from); text < end; text += PATTERN_STEP, at += PATTERN_STEP)
+        memcpy(at, text, PATTERN_STEP);
 }
 
 #endif
