@@ -284,6 +284,7 @@ static void flow_event_make(struct flow *flow)
 
     flow->event = event;
     flow->mac_at = PEN_FIELDS;
+    flow->version = 0;
     azure_set(event, PEN_EVENT_VENDOR, "Microsoft");
     azure_set(event, PEN_EVENT_PRODUCT, "NSGFlow");  /* ASIM registers no name for VNet flow logs; see vnet_flow.c */
     azure_set(event, PEN_EVENT_TYPE, "Flow");
@@ -350,7 +351,7 @@ static void event_set_mac(struct pen_event *event, struct flow *flow, bool inbou
         pen_unset(event, here);
 }
 
-static void event_set_protocol(struct pen_event *event, const struct flow_tuple *tuple)
+static void event_set_protocol(struct pen_event *event, struct flow *flow, const struct flow_tuple *tuple)
 {
     const char *name = tuple->protocol == FLOW_NOT_GIVEN ? NULL : protocols[tuple->protocol];
 
@@ -359,7 +360,9 @@ static void event_set_protocol(struct pen_event *event, const struct flow_tuple 
         azure_set(event, PEN_NETWORK_PROTOCOL, name);
     else
         pen_unset(event, PEN_NETWORK_PROTOCOL);
-    pen_set_text(event, PEN_NETWORK_PROTOCOL_VERSION, tuple->version == 6 ? PEN_SPAN("IPv6") : PEN_SPAN("IPv4"));
+    if (flow->version != tuple->version)             /* hardly ever: it is no field that moves */
+        pen_set_text(event, PEN_NETWORK_PROTOCOL_VERSION, tuple->version == 6 ? PEN_SPAN("IPv6") : PEN_SPAN("IPv4"));
+    flow->version = tuple->version;
 }
 
 static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
@@ -376,7 +379,7 @@ static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
     set_or_unset_int(event, PEN_SRC_PORT_NUMBER, tuple->src_port);
     set_or_unset_int(event, PEN_DST_PORT_NUMBER, tuple->dst_port);
     pen_set_text(event, PEN_NETWORK_DIRECTION, tuple->inbound ? PEN_SPAN("Inbound") : PEN_SPAN("Outbound"));
-    event_set_protocol(event, tuple);
+    event_set_protocol(event, flow, tuple);
     event_set_decision(event, tuple->decision);
     event_set_mac(event, flow, tuple->inbound);
     set_or_unset_text(event, PEN_FLOW_STATE, tuple->state);

@@ -49,6 +49,7 @@ struct flow {
     struct pen_json mac_of_record;   /* NSG: what the group's own may differ from */
     bool mac_bad, mac_differs;       /* the present group's */
     enum pen_field mac_at;           /* where the event has the MAC; PEN_FIELDS: not yet */
+    int version;                     /* of the event's addresses; 0: not yet */
     struct pen_span rule, acl;
     struct pen_json element_node, group_node;   /* for the members nobody knows */
     bool odd;                        /* the present group or its element has such members */

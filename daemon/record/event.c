@@ -313,18 +313,16 @@ static bool ip4_valid(struct pen_span text)
     static const uint32_t least[4] = { 0, '0', '1' << 8 | '0', '1' << 16 | '0' << 8 | '0' };
     static const uint32_t most = '2' << 16 | '5' << 8 | '5';
     uint64_t low, high;
-    unsigned dots, ends, start = 0;
+    unsigned dots, ends, start = 0, parts = 0;
     bool bad = false;
 
     if (text.size < 7 || text.size > 15)
         return false;
     ip4_load(text, &low, &high);
     dots = bytes_bits(bytes_that_are(low, '.')) | bytes_bits(bytes_that_are(high, '.')) << 8;
-    if ((dots | bytes_bits(bytes_that_are_digits(low)) | bytes_bits(bytes_that_are_digits(high)) << 8) != (1u << text.size) - 1 ||
-        __builtin_popcount(dots) != 3)
+    if ((dots | bytes_bits(bytes_that_are_digits(low)) | bytes_bits(bytes_that_are_digits(high)) << 8) != (1u << text.size) - 1)
         return false;
-    ends = dots | 1u << text.size;
-    for (unsigned part = 0; part < 4; part++, ends &= ends - 1) {
+    for (ends = dots | 1u << text.size; ends != 0; ends &= ends - 1, parts++) {
         unsigned end = (unsigned)__builtin_ctz(ends), size = end - start;
         uint32_t number;
 
@@ -335,7 +333,7 @@ static bool ip4_valid(struct pen_span text)
         bad |= (number < least[size]) | (number > most);
         start = end + 1;
     }
-    return !bad;
+    return !bad && parts == 4;
 }
 
 int pen_ip_version(struct pen_span text)

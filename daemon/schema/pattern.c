@@ -127,13 +127,22 @@ static bool patterns_serve(struct patterns *patterns, const struct schema *schem
 
 /* ---- Patterns --------------------------------------------------------------------------------------------------- */
 
+static inline bool same_fields(const uint64_t a[FIELD_WORDS], const uint64_t b[FIELD_WORDS])
+{
+    uint64_t differ = 0;
+
+    for (size_t i = 0; i < FIELD_WORDS; i++)
+        differ |= a[i] ^ b[i];
+    return differ == 0;
+}
+
 static struct pattern *patterns_find(struct patterns *patterns, const struct pen_event *event, uint32_t shape)
 {
     for (uint32_t i = 0; i < PATTERNS; i++) {
         uint32_t at = (patterns->last + i) % PATTERNS;
         const struct pattern *pattern = &patterns->patterns[at];
 
-        if (pattern->made && pattern->shape == shape && memcmp(pattern->set, event->set, sizeof(event->set)) == 0) {
+        if (pattern->made && pattern->shape == shape && same_fields(pattern->set, event->set)) {
             patterns->last = at;
             return &patterns->patterns[at];
         }
