@@ -3,7 +3,8 @@
  *
  * One idempotent producer with acks=all. A batch's messages are produced without copying (the batch's bytes
  * are lent to us, we lend them on), and each counts as delivered when its delivery report says so, never earlier.
- * librdkafka's threads do no more than make an eventfd readable; everything else happens on the loop.
+ * librdkafka's threads do no more than make an eventfd readable, and ask kafka_partition.c for a key's partition; everything
+ * else happens on the loop.
  *
  * Who is patient? Inside, librdkafka reconnects, follows leaders and resends under sequence numbers without end: its own
  * timeout is off, because a message that timed out alone would be overtaken by those behind it. Our one clock is

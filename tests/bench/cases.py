@@ -124,6 +124,19 @@ def peer(which, family, codec):
     return once
 
 
+def kcat_same(family, codec):
+    """What Penstock makes of the log, keys too, sent by kcat: per GB of the log's input, as in the other rows."""
+    def once(lab):
+        _, made = lab.logs(family)
+        messages = lab.messages(family)
+        with lab.topic() as topic:
+            bootstrap = lab.kafka().bootstrap
+            running = peers.KCAT_KEYED.start(lab.folder / 'peer', messages, bootstrap, topic, codec)
+            cost = measure.peer(running, lab.folder / 'peer' / 'log', bootstrap, topic, made.events)
+        return moved(cost, made.bytes, made.events)
+    return once
+
+
 # ---- Latency: a line is appended, and the far end has it
 
 def line_to_sentinel(gap_s, lines, rate=None, **more):
@@ -177,6 +190,8 @@ for one in peers.PEERS:
     for codec in ('lz4',) if one.kind == 'tuples' else ('none', 'lz4') if one.kind == 'text' else ('none',):
         CASES.append(Case('peers', f'{one.name}: {one.kind} to Kafka' + ('' if codec == 'none' else ', ' + codec), log,
                           peer(one, log, codec), quick=codec == 'none' or one.kind == 'tuples'))
+CASES += [Case('peers', 'kcat: the same messages to Kafka, lz4', family, kcat_same(family, 'lz4'), quick=False)
+          for family in ('activity', 'nsg')]
 CASES += [Case('peers', 'Penstock: file to Kafka, lz4', 'nsg-lines', kafka('nsg-lines', 'lz4'), 25)]
 CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', line_to_sentinel(0.1, 100, flush='10ms')),
           Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', line_to_sentinel(0.001, 8000, flush='100ms'),

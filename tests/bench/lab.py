@@ -7,11 +7,13 @@ import pathlib
 import subprocess
 import sys
 
+import measure
 import records
 from azurite import KEY
 from blobs import BlobService
 from farend import FarEnd
 from kafka import Kafka, Unavailable
+from penstock import total
 
 FAMILIES = ('activity', 'nsg', 'vnet', 'alert')
 # A byte of a flow log becomes ten or more of messages: less of it is as much work.
@@ -98,6 +100,18 @@ class Lab:
     def siem(self, topic, name='siem', codec='none', **more):
         return f'sink {name}', {'type': 'kafka', 'brokers': self.kafka().bootstrap, 'topic': topic, 'schema': 'ocsf',
                                 'kafka.compression.codec': codec, **STEADY, **more}
+
+    def messages(self, family):
+        """A file of what the siem gets of the family's log: key, tab, message, line by line."""
+        path, made = self.logs(family)
+        out = self.folder / f'messages-{family}'
+        if not out.exists():
+            with self.topic() as topic, open(out, 'wb') as file:
+                measure.daemon(self.folder / 'daemon', [files(path), self.siem(topic)],
+                               lambda counters: total(counters, 'delivered') >= made.events)
+                subprocess.run(['kcat', '-b', self.kafka().bootstrap, '-C', '-t', topic, '-e', '-q', '-f', '%k\t%s\n'], stdout=file,
+                               check=True)
+        return out
 
     def hub(self, family):
         """A source that reads a topic: the family's lines, a message each, for a group that is new."""

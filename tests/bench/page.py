@@ -54,7 +54,8 @@ same row's CPU with a spool that stands ready.''',
 Debian's own packages in the same run, on the same lines, with acks=all and idempotence everywhere. *Text* is passed through, *JSON* is
 read and written again, of *tuples* each becomes a message. rsyslog has a queue in memory that goes to disk beyond its mark;
 syslog-ng has flow control and, where it says so, a reliable disk buffer. Neither syncs. kcat is no daemon: it is what reading lines
-and librdkafka cost alone. Penstock normalizes into OCSF, gives each event an id, and keeps its place and a spool. *Against* that: CPU
+and librdkafka cost alone; *the same messages* are those that Penstock makes of the log, from a file, keys too. Penstock normalizes
+into OCSF, gives each event an id, and keeps its place and a spool. *Against* that: CPU
 as a multiple of Penstock's for the same log and compression.''',
 }
 LATENCY = '''## Latency

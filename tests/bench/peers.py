@@ -149,6 +149,14 @@ def kcat(folder, path, bootstrap, topic, codec):
             '-X', 'queue.buffering.max.messages=200000', '-X', 'linger.ms=50', '-z', codec], None
 
 
+def kcat_keyed(folder, path, bootstrap, topic, codec):
+    words, root = kcat(folder, path, bootstrap, topic, codec)
+    return [*words, '-K', '\t'], root
+
+
+# Of a file of key, tab, message: what it costs to send what Penstock sends, with nothing read, parsed, named or remembered.
+KCAT_KEYED = Peer('kcat', 'kcat', 'text', kcat_keyed)
+
 PEERS = [
     Peer('kcat', 'kcat', 'text', kcat),
     Peer('rsyslog', 'rsyslog', 'text', rsyslog(RSYSLOG_TEXT)),
