@@ -172,13 +172,16 @@ void blob_rest(struct blob *blob)
         source_kick(source);
 }
 
-void blob_wait(struct blob *blob)
+void blob_wait(struct blob *blob, bool first)
 {
     struct blob_source *source = blob->place->source;
 
     blob->state = BLOB_READY;
     source->busy--;
-    TAILQ_INSERT_HEAD(&source->ready, blob, turn);
+    if (first)
+        TAILQ_INSERT_HEAD(&source->ready, blob, turn);
+    else
+        TAILQ_INSERT_TAIL(&source->ready, blob, turn);
     source->ready_count++;
     if (source->closing)
         source_note_at_rest(source);

@@ -45,6 +45,8 @@ struct want {
     uint32_t check, checked;         /* bytes of the print to be fetched along, and how many have come */
     char print[BLOB_PRINT];
     unsigned stale;                  /* times in a row that it had changed under the reading */
+    unsigned vain;                   /* tries in a row that brought nothing: the service was busy, or refused */
+    uint64_t reads;                  /* the source's, at the first of those */
     bool begun;                      /* the members above are set for where to read on */
     bool proved;                     /* the print was found where it was */
     bool final;                      /* its hour is over: what is left over at its end is torn */
@@ -153,6 +155,7 @@ struct blob_source {
     uint64_t wanted;                 /* bytes to be fetched, of all blobs found */
 
     uint64_t hold_ms;                /* no request before this */
+    uint64_t reads;                  /* that were answered well */
     uint32_t backoff_ms;
     bool busy_said, refused_list, refused_read;
     uint64_t archived, vanished, renewed, locked, unusable;        /* blobs of which something was said */
@@ -222,7 +225,7 @@ bool source_may_fetch(const struct blob_source *source);
 void blob_ready(struct blob *blob, const struct storage_blob *entry, bool final);
 /* Its slot is free again: at rest, or back in turn. */
 void blob_rest(struct blob *blob);
-void blob_wait(struct blob *blob);
+void blob_wait(struct blob *blob, bool first);
 void blob_vanish(struct blob *blob);                 /* at rest, and there will be no more of it */
 bool source_says(uint64_t *count);
 /* What the service said: holds everything where it must. */

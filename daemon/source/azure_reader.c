@@ -25,6 +25,11 @@
 #include <string.h>
 
 #define STALE_MAX 5
+/* Tries of one blob in a row that brought nothing: from so many on others go first; and more, while others are read, are a
+ * trouble of its own. What is refused will be again; what is busy passes, and a replay asks but once. */
+#define VAIN_BEHIND 3
+#define VAIN_REFUSED 3
+#define VAIN_BUSY 8
 #define PACKED_BYTES (256 * 1024)    /* of an archive, fetched at once */
 #define SKIP_BYTES (16 * 1024 * 1024)    /* unpacked and passed over in one job */
 
@@ -138,6 +143,27 @@ static void blob_fail(struct blob *blob, const char *why)
     blob_done(blob);
 }
 
+/* A key of its own that is gone, a condition of our role, a fault of the service: what cannot be read while others can is no
+ * trouble of the container's, and holds nobody. False: who knows; what the answer says of the container is noted. */
+static bool blob_fails_alone(struct blob *blob, const struct storage_answer *answer)
+{
+    struct blob_source *source = blob->place->source;
+    struct want *want = blob->want;
+
+    if (answer->verdict == STORAGE_OK) {
+        source->reads++;
+        want->vain = 0;
+    } else if (answer->verdict == STORAGE_BUSY || answer->verdict == STORAGE_REFUSED) {
+        if (want->vain++ == 0)
+            want->reads = source->reads;
+        if (blob->failed || (want->vain > (answer->verdict == STORAGE_BUSY ? VAIN_BUSY : VAIN_REFUSED) &&
+                             want->reads != source->reads))
+            return true;
+    }
+    source_heard(source, answer, false);
+    return false;
+}
+
 /* ---- Reading --------------------------------------------------------------------------------------------------- */
 
 /* From the position, with what must be compared before it. */
@@ -180,6 +206,16 @@ static bool blob_recognize(struct blob *blob)
     return true;
 }
 
+/* Back in turn; after tries in vain behind the others, and then it holds nothing while it waits. */
+static void blob_try_later(struct blob *blob)
+{
+    bool first = blob->want->vain < VAIN_BEHIND;
+
+    if (!first)
+        want_begin(blob);
+    blob_wait(blob, first);
+}
+
 static void on_asked(void *arg, const struct storage_answer *answer);
 
 /* It is not what the listing said any more. */
@@ -201,7 +237,10 @@ static void on_asked(void *arg, const struct storage_answer *answer)
     struct want *want = blob->want;
 
     want->request = NULL;
-    source_heard(blob->place->source, answer, false);
+    if (blob_fails_alone(blob, answer)) {
+        blob_fail(blob, answer->why);
+        return;
+    }
     switch (answer->verdict) {
     case STORAGE_OK:
         strcpy(want->etag, answer->blob.etag);
@@ -226,7 +265,7 @@ static void on_asked(void *arg, const struct storage_answer *answer)
     case STORAGE_BUSY:
     case STORAGE_REFUSED:
         want->etag[0] = '\0';        /* what it was is not what it is: ask again */
-        blob_wait(blob);
+        blob_try_later(blob);
         return;
     }
 }
@@ -344,7 +383,12 @@ static void on_fetched(void *arg, const struct storage_answer *answer)
     struct want *want = blob->want;
 
     want->request = NULL;
-    source_heard(blob->place->source, answer, false);
+    if (want->packed == NULL && want->fetched > want->asked)
+        want->vain = 0;
+    if (blob_fails_alone(blob, answer)) {
+        blob_fail(blob, answer->why);
+        return;
+    }
     switch (answer->verdict) {
     case STORAGE_OK:
         blob_take_range(blob, answer);
@@ -368,7 +412,7 @@ static void on_fetched(void *arg, const struct storage_answer *answer)
         } else if (!blob_proves(blob) || want->chunk->size == 0) {
             want_begin(blob);
         }
-        blob_wait(blob);
+        blob_try_later(blob);
         return;
     }
 }
@@ -568,7 +612,7 @@ static void blob_go(struct blob *blob)
     if (want->packed != NULL)
         want->packed->size = 0;
     if (!source_may_fetch(blob->place->source))
-        blob_wait(blob);
+        blob_wait(blob, true);
     else
         blob_fetch(blob);
 }

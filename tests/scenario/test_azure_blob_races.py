@@ -164,6 +164,27 @@ def test_trouble_on_the_way_costs_nothing(penstock, far_end, service, key_file):
     assert service.sent() <= len(flow_blob(records)) + 2
 
 
+@pytest.mark.parametrize('status, code', [(403, 'AuthorizationPermissionMismatch'), (500, 'InternalError')])
+def test_one_blob_that_may_not_be_read_does_not_hold_the_others(penstock, far_end, service, key_file, status, code):
+    """A condition of the role, or a key of its own that is gone: it is tried with every listing, and read once it may be."""
+    maker = Maker(45)
+    records = [nsg_record(maker, tuples=2)[0] for _ in range(9)]
+    for n, record in enumerate(records):
+        service.put(hour_name(PLACE, now(), mac=f'{n:012X}'), flow_blob([record]))
+    bad = hour_name(PLACE, now(), mac=f'{4:012X}')
+    fault = service.fault(lambda request: is_get(request) and bad in request.path, count=1 << 30, status=status, code=code)
+    daemon = penstock(service.source(key_file, parallel='1'), far_end.sink(**LIFE)).start()
+    wait_until(lambda: far_end.count() >= 16, daemon=daemon, what='all but one')
+    service.put(hour_name(PLACE, now(), mac='FFFFFFFFFFFF'), flow_blob(records[:1]))
+    wait_until(lambda: far_end.count() >= 18, daemon=daemon, what='one more')
+    wait_until(lambda: 'cannot read a blob' in daemon.log_text(), daemon=daemon, what='a word about it')
+    service.faults.remove(fault)
+    wait_until(lambda: far_end.count() >= 20, daemon=daemon, what='that one')
+    assert daemon.stop() == 0
+    assert set(far_end.uids()) == set(ids(records, 2))
+    assert daemon.log_text().count('cannot read a blob') == 1
+
+
 def test_a_blob_deleted_under_the_reading(penstock, far_end, service, key_file):
     maker = Maker(35)
     records = [nsg_record(maker, tuples=5)[0] for _ in range(40)]
