@@ -133,7 +133,7 @@ static void job_commit(struct job *job)
 
 /* A big record's tree may take most of the budget. It waits until all else is out of memory, or as far out as it will go;
  * then it keeps what it has over as many passes as its events need, each as soon as the batches of the last are on their
- * way. */
+ * way, or again as far out as they will go. */
 static size_t batch_bytes(const struct pipeline *pipeline)
 {
     size_t others = pipeline->baseline + pipeline->chunk_bytes + pipeline->big_bytes;
@@ -158,7 +158,8 @@ static size_t big_need(const struct pipeline *pipeline, const struct stream *str
 static bool big_fits(const struct pipeline *pipeline, const struct stream *stream)
 {
     if (pipeline->big_stream != NULL)
-        return pipeline->big_stream == stream && batch_bytes(pipeline) < pipeline->budget.total / 8;
+        return pipeline->big_stream == stream &&
+            (batch_bytes(pipeline) < pipeline->budget.total / 8 || batches_are_out(pipeline));
     return pipeline->budget.held + big_need(pipeline, stream) <= pipeline->budget.total ||
         (pipeline->jobs_running == 0 && batches_are_out(pipeline));
 }

@@ -14,6 +14,7 @@ import pytest
 import reliability
 from penstock import binary, environment, slower, total, wait_until
 from records import Maker, activity_line, nsg_record, write_activity, write_nsg
+from test_promise import assert_adds_up, event_id
 
 LIFE = {'flush': '100ms', 'retry_min': '50ms', 'retry_max': '500ms'}
 PROGRAM = 16 << 20                   # what the program itself may take beyond the budget
@@ -99,6 +100,20 @@ def test_records_as_large_as_allowed(penstock, far_end, tmp_path):
     assert list(dict.fromkeys(flows)) == expected and len(flows) == len(expected)
     assert total(daemon.counters(), 'oversize') == 1
     judge('records of almost 4 MiB', highest)
+
+
+def test_a_large_record_beside_sinks_that_are_away(penstock, far_end, tmp_path):
+    """What these have in flight stays in memory, perhaps for ever: the passes over the record must not wait for it."""
+    record = nsg_record(Maker(3), tuples=6000)[0]
+    (tmp_path / 'large.json').write_bytes(record)
+    away = [(f'sink away{n}', {'type': 'kafka', 'brokers': '127.0.0.1:1', 'topic': 'none', 'schema': 'ocsf', 'timeout': '1s',
+                               'spool_after': '300ms'}) for n in range(2)]
+    daemon = penstock(('source flows', {'type': 'file', 'path': f'{tmp_path}/large.json'}), far_end.sink(**LIFE), *away,
+                      memory='48M').start()
+    wait_until(lambda: far_end.count() >= 6000, 60, 'all tuples', daemon)
+    assert daemon.stop() == 0
+    assert far_end.uids() == [event_id(record, n) for n in range(6000)]
+    assert_adds_up(daemon.counters())
 
 
 @pytest.mark.parametrize('folders', [100, pytest.param(1000, marks=pytest.mark.long)])
