@@ -30,6 +30,7 @@
 #define L TABLE_L
 #define U TABLE_U
 #define ALL (N | A | L | U)
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 static const uint32_t class_uids[PEN_KINDS] = {
     [PEN_UNKNOWN] = 0, [PEN_NETWORK] = 4001, [PEN_AUDIT] = 6003, [PEN_ALERT] = 2004,
@@ -300,15 +301,16 @@ static bool compute_protocol_name(struct buf *out, const struct pen_event *event
     return true;
 }
 
-/* An operation by nobody is an operation by the service itself. */
+/* An operation by nobody is an operation by the service itself: that of the operation, which need not be the resource's
+ * (Microsoft.ResourceHealth speaks of a Microsoft.Compute machine). */
 static struct pen_span emitter(const struct pen_event *event)
 {
-    struct pen_span provider = event_text(event, PEN_RESOURCE_PROVIDER);
+    static const enum pen_field names[] = { PEN_TARGET_APP_NAME, PEN_RESOURCE_PROVIDER, PEN_EVENT_PRODUCT };
 
-    if (provider.size > 0)
-        return provider;
-    provider = event_text(event, PEN_EVENT_PRODUCT);
-    return provider.size > 0 ? provider : PEN_SPAN("Azure");
+    for (size_t i = 0; i < COUNT(names); i++)
+        if (event_text(event, names[i]).size > 0)
+            return event_text(event, names[i]);
+    return PEN_SPAN("Azure");
 }
 
 static bool compute_invoked_by(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
@@ -604,7 +606,6 @@ static const struct computed {
 #define DEPTH_MAX 4
 #define KEY_MAX 96
 #define STEPS_MAX 192
-#define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 /* One attribute of a class. */
 struct step {

@@ -500,6 +500,25 @@ static void test_ocsf_audit(void **state)
     assert_text(&root, "unmapped.ResourceId", "/subscriptions/y");
 }
 
+/* The platform's own events speak of other services' resources: the service is that of the operation. */
+static void test_ocsf_the_service_is_the_operations(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_AUDIT);
+    struct pen_json root;
+
+    pen_set_text(event, PEN_RESOURCE_PROVIDER, PEN_SPAN("MICROSOFT.COMPUTE"));
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "api.service.name", "MICROSOFT.COMPUTE");
+    assert_text(&root, "src_endpoint.svc_name", "MICROSOFT.COMPUTE");
+    pen_set_text(event, PEN_TARGET_APP_NAME, PEN_SPAN("Microsoft.ResourceHealth"));
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "api.service.name", "Microsoft.ResourceHealth");
+    assert_text(&root, "src_endpoint.svc_name", "Microsoft.ResourceHealth");
+    assert_text(&root, "actor.invoked_by", "Microsoft.ResourceHealth");
+    assert_text(&root, "unmapped.ResourceProvider", "MICROSOFT.COMPUTE");
+}
+
 static void test_ocsf_alert(void **state)
 {
     struct test *test = *state;
@@ -850,6 +869,7 @@ int main(void)
         TEST(test_ocsf_unknown_words_are_other),
         TEST(test_ocsf_no_half_objects),
         TEST(test_ocsf_audit),
+        TEST(test_ocsf_the_service_is_the_operations),
         TEST(test_ocsf_alert),
         TEST(test_ocsf_unknown_keeps_the_record),
         TEST(test_raw_is_one_line),
