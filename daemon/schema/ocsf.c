@@ -183,8 +183,16 @@ static int code_id(const struct code *code, const struct pen_event *event)
     return OTHER;
 }
 
-/* Where a word alone does not tell: a refused flow is logged as one that begins (B), a write that answers 201 Created made
- * something, and ASIM has no Critical. */
+/* ASIM has no Critical, the source's own word tells. The Activity Log counts its levels, too: 1 is Critical. */
+static bool is_critical(const struct pen_event *event)
+{
+    struct pen_span word = event_text(event, PEN_EVENT_ORIGINAL_SEVERITY);
+
+    return pen_span_is_nocase(word, "Critical") || (event->kind == PEN_AUDIT && pen_span_is(word, "1"));
+}
+
+/* Where a word alone does not tell: a refused flow is logged as one that begins (B), and a write that answers 201 Created
+ * made something. */
 static int code_value(const struct code *code, const struct pen_event *event)
 {
     int id = code_id(code, event);
@@ -194,7 +202,7 @@ static int code_value(const struct code *code, const struct pen_event *event)
     if (code->words == audit_types && id == 3 && event_has(event, PEN_HTTP_STATUS) &&
         event->values[PEN_HTTP_STATUS].number == 201)
         return 1;
-    if (code->words == severities && event_is(event, PEN_EVENT_ORIGINAL_SEVERITY, PEN_SPAN("Critical")))
+    if (code->words == severities && is_critical(event))
         return 5;
     return id;
 }

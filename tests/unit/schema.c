@@ -552,6 +552,26 @@ static void test_ocsf_alert(void **state)
     assert_text(&item, "technique.name", "Odd");
 }
 
+/* The Activity Log's levels come as numbers, too; Defender's numbers follow no scale that is known. */
+static void test_ocsf_critical_in_every_spelling(void **state)
+{
+    static const struct { enum pen_kind kind; const char *word; int id; } cases[] = {
+        { PEN_AUDIT, "Critical", 5 }, { PEN_AUDIT, "critical", 5 }, { PEN_AUDIT, "1", 5 }, { PEN_AUDIT, "2", 4 },
+        { PEN_ALERT, "CRITICAL", 5 }, { PEN_ALERT, "1", 4 },
+    };
+    struct test *test = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct pen_event *event = pen_out_event(test->out, cases[i].kind);
+        struct pen_json root;
+
+        pen_set_text(event, PEN_EVENT_SEVERITY, PEN_SPAN("High"));
+        pen_set_text(event, PEN_EVENT_ORIGINAL_SEVERITY, (struct pen_span){ cases[i].word, strlen(cases[i].word) });
+        root = written(test, &ocsf_schema, event);
+        assert_int(&root, "severity_id", cases[i].id);
+    }
+}
+
 static void test_ocsf_unknown_keeps_the_record(void **state)
 {
     struct test *test = *state;
@@ -871,6 +891,7 @@ int main(void)
         TEST(test_ocsf_audit),
         TEST(test_ocsf_the_service_is_the_operations),
         TEST(test_ocsf_alert),
+        TEST(test_ocsf_critical_in_every_spelling),
         TEST(test_ocsf_unknown_keeps_the_record),
         TEST(test_raw_is_one_line),
         TEST(test_every_field_in_every_kind),
