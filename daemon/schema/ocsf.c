@@ -122,12 +122,12 @@ static const struct word user_types[] = {
 };
 static const struct word alert_states[] = {
     WORD("New", 1), WORD("Active", 1), WORD("InProgress", 2), WORD("In Progress", 2), WORD("Dismissed", 3), WORD("Resolved", 4),
-    WORD("Closed", 4), WORDS_END,
+    WORD("Closed", 4), WORD("newAlert", 1), WORD("Unknown", 0), WORDS_END,
 };
 /* Defender sends an alert again when it has changed. */
 static const struct word alert_activities[] = {
     WORD("New", 1), WORD("Active", 1), WORD("InProgress", 2), WORD("In Progress", 2), WORD("Dismissed", 3), WORD("Resolved", 3),
-    WORD("Closed", 3), WORDS_END,
+    WORD("Closed", 3), WORD("newAlert", 1), WORD("Unknown", 0), WORDS_END,
 };
 
 static const struct code {

@@ -572,6 +572,23 @@ static void test_ocsf_critical_in_every_spelling(void **state)
     }
 }
 
+static void test_ocsf_alert_states_of_other_feeds(void **state)
+{
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_ALERT);
+    struct pen_json root;
+
+    pen_set_text(event, PEN_ALERT_ORIGINAL_STATUS, PEN_SPAN("Unknown"));
+    root = written(test, &ocsf_schema, event);
+    assert_int(&root, "status_id", 0);
+    assert_int(&root, "activity_id", 0);
+    assert_int(&root, "type_uid", 200400);
+    pen_set_text(event, PEN_ALERT_ORIGINAL_STATUS, PEN_SPAN("newAlert"));    /* Graph's older alerts */
+    root = written(test, &ocsf_schema, event);
+    assert_int(&root, "status_id", 1);
+    assert_int(&root, "type_uid", 200401);
+}
+
 static void test_ocsf_unknown_keeps_the_record(void **state)
 {
     struct test *test = *state;
@@ -892,6 +909,7 @@ int main(void)
         TEST(test_ocsf_the_service_is_the_operations),
         TEST(test_ocsf_alert),
         TEST(test_ocsf_critical_in_every_spelling),
+        TEST(test_ocsf_alert_states_of_other_feeds),
         TEST(test_ocsf_unknown_keeps_the_record),
         TEST(test_raw_is_one_line),
         TEST(test_every_field_in_every_kind),
