@@ -500,9 +500,11 @@ static void write_observable(struct buf *out, const char *name, int type_id, con
     BUF_LITERAL(out, "},");
 }
 
+#define OBSERVABLE_IP 2
+
 /* What an analyst searches an entity by. */
 static const struct { const char *type, *member, *name; int type_id; const char *caption; } entity_keys[] = {
-    { "ip", "Address", "evidences.data.Address", 2, "IP Address" },
+    { "ip", "Address", "evidences.data.Address", OBSERVABLE_IP, "IP Address" },
     { "host", "HostName", "evidences.data.HostName", 1, "Hostname" },
     { "account", "Name", "evidences.data.Name", 4, "User Name" },
     { "url", "Url", "evidences.data.Url", 6, "URL String" },
@@ -525,6 +527,8 @@ static void write_entity_observables(struct buf *out, const struct pen_event *ev
             if (!pen_span_is_nocase(pen_json_value(&type), entity_keys[i].type))
                 continue;
             member = pen_json_get_nocase(&it.value, entity_keys[i].member);
+            if (entity_keys[i].type_id == OBSERVABLE_IP && pen_ip_version(pen_json_value(&member)) == 0)
+                continue;                    /* masked, or a name: nothing that an address could be matched with */
             write_observable(out, entity_keys[i].name, entity_keys[i].type_id, entity_keys[i].caption,
                              pen_json_value(&member));
         }
@@ -539,7 +543,7 @@ static bool compute_observables(struct buf *out, const struct pen_event *event, 
     (void)meta;
     buf_char(out, '[');
     if (event->kind == PEN_AUDIT) {
-        write_observable(out, "src_endpoint.ip", 2, "IP Address", event_text(event, PEN_SRC_IP_ADDR));
+        write_observable(out, "src_endpoint.ip", OBSERVABLE_IP, "IP Address", event_text(event, PEN_SRC_IP_ADDR));
         write_observable(out, "actor.user.name", 4, "User Name", event_text(event, PEN_ACTOR_USERNAME));
     }
     write_observable(out, "resources.uid", 10, "Resource UID",

@@ -589,6 +589,24 @@ static void test_ocsf_alert_states_of_other_feeds(void **state)
     assert_int(&root, "type_uid", 200401);
 }
 
+/* Masked addresses are none: what is called an IP address must be one. */
+static void test_ocsf_observables_are_what_they_say(void **state)
+{
+    static const char entities[] = "[{\"Type\":\"ip\",\"Address\":\"X.X.X.X\"},{\"Type\":\"ip\",\"Address\":\"2001:db8::1\"}]";
+    struct test *test = *state;
+    struct pen_event *event = pen_out_event(test->out, PEN_ALERT);
+    struct pen_json root, list, item, json = pen_out_parse(test->out, PEN_SPAN(entities));
+
+    pen_set_json(event, PEN_ENTITIES, &json);
+    root = written(test, &ocsf_schema, event);
+    list = pen_json_get(&root, "observables");
+    assert_int_equal(pen_json_count(&list), 1);
+    item = pen_json_item(&list, 0);
+    assert_text(&item, "value", "2001:db8::1");
+    list = pen_json_get(&root, "evidences");
+    assert_int_equal(pen_json_count(&list), 2);
+}
+
 static void test_ocsf_unknown_keeps_the_record(void **state)
 {
     struct test *test = *state;
@@ -910,6 +928,7 @@ int main(void)
         TEST(test_ocsf_alert),
         TEST(test_ocsf_critical_in_every_spelling),
         TEST(test_ocsf_alert_states_of_other_feeds),
+        TEST(test_ocsf_observables_are_what_they_say),
         TEST(test_ocsf_unknown_keeps_the_record),
         TEST(test_raw_is_one_line),
         TEST(test_every_field_in_every_kind),
