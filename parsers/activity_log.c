@@ -102,6 +102,8 @@ static int set_result(struct pen_event *event, struct azure_object *activity, st
 
     if (http == 0)
         http = http_code(code);
+    else if (code.size > 0 && http_code(code) != http)
+        azure_unuse(properties, "statusCode");       /* it contradicts the signature: kept beside it */
     if (result == NULL)
         result = azure_word(results, signature_status(signature));
     if (result == NULL && http >= 200)

@@ -88,6 +88,11 @@ static void results_of_every_family_are_read(void **state)
     }
     EXPECT(EXPORT("A.B/c/write", ",\"resultType\":\"Failure\",\"resultSignature\":\"Failed.Forbidden\",\"resultDescription\":\"no\""),
            P, "HttpStatusCode=403", "DvcAction=Deny", "EventResultDetails=Forbidden", "EventMessage=no", "ResultDescription=no");
+    /* what the properties say in other words is said once; what contradicts is kept */
+    EXPECT(EXPORT("A.B/c/write", ",\"resultSignature\":\"Failed.Conflict\",\"properties\":{\"statusCode\":\"409\"}"),
+           P, "HttpStatusCode=409", "EventResultDetails=Conflict", "!+statusCode");
+    EXPECT(EXPORT("A.B/c/write", ",\"resultSignature\":\"Succeeded.OK\",\"properties\":{\"statusCode\":\"Forbidden\"}"),
+           P, "HttpStatusCode=200", "EventResultDetails=OK", "+statusCode=Forbidden");
     (void)state;
 }
 
