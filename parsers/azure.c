@@ -412,6 +412,8 @@ bool azure_ip_set(struct pen_event *event, enum pen_field ip, enum pen_field por
     int64_t number;
 
     text = pen_span_trim(text);
+    if (text.size > 2 && text.data[0] == '[' && text.data[text.size - 1] == ']')
+        text = (struct pen_span){ text.data + 1, text.size - 2 };
     if (pen_set_ip(event, ip, text))
         return true;
     colon = text.size > 0 ? memrchr(text.data, ':', text.size) : NULL;

@@ -237,6 +237,8 @@ static void addresses_are_typed_only_when_they_are_some(void **state)
 {
     EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"192.0.2.1:443\""), P, "SrcIpAddr=192.0.2.1", "SrcPortNumber=443");
     EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"[2001:db8::1]:443\""), P, "SrcIpAddr=2001:db8::1", "SrcPortNumber=443");
+    EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"[2001:db8::1]\""), P, "SrcIpAddr=2001:db8::1", "!SrcPortNumber");
+    EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"[]\""), P, "+callerIpAddress=[]", "!SrcIpAddr");
     EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"0.0.0.0\""), P, "SrcIpAddr=0.0.0.0");
     EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"X.X.X.X\""), P, "+callerIpAddress=X.X.X.X", "!SrcIpAddr");
     EXPECT(EXPORT("A.B/c/write", ",\"callerIpAddress\":\"<null>\""), P, "+callerIpAddress=<null>", "!SrcIpAddr");
