@@ -4,6 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
+/* JSON text in JSON text: every relay on the way may have quoted it once more. Three levels were seen. */
+#define TEXT_DEPTH_MAX 3
+
 /* ---- Objects -------------------------------------------------------------------------------------------------- */
 
 static char fold(char c)
@@ -72,8 +75,12 @@ bool azure_open(struct azure_object *object, struct pen_out *out, const struct p
     size_t count;
 
     *object = (struct azure_object){ .out = out };
-    if (text.size > 0 && text.data[0] == '{')
+    for (int depth = 0; depth < TEXT_DEPTH_MAX && text.size > 0; depth++) {
+        if (text.data[0] != '{' && text.data[0] != '"')
+            break;
         root = pen_out_parse(out, text);
+        text = pen_span_trim(pen_json_value(&root));
+    }
     if (pen_json_type(&root) != PEN_JSON_OBJECT)
         return false;
     count = pen_json_count(&root);

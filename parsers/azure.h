@@ -30,7 +30,8 @@ struct azure_object {
 /* An object with more members is nobody's log record but an attack on our memory: it is not opened, and travels whole. */
 #define AZURE_MEMBERS_MAX 8192
 
-/* Opens the node: an object, or a text that holds one as JSON. False, and an object without members, for all else. */
+/* Opens the node: an object, or a text that holds one as JSON, quoted once more maybe. False, and an object without
+ * members, for all else. */
 bool azure_open(struct azure_object *object, struct pen_out *out, const struct pen_json *node);
 /* Opens a member as an object, and counts it as used where that worked. */
 bool azure_open_member(struct azure_object *inner, struct azure_object *object, const char *name);

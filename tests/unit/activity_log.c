@@ -115,6 +115,14 @@ static void levels_are_words_or_numbers_in_either_case_of_key(void **state)
     (void)state;
 }
 
+static void text_in_text_is_opened(void **state)
+{
+    EXPECT(EXPORT("A.B/c/write", ",\"properties\":\"\\\"{\\\\\\\"statusCode\\\\\\\":\\\\\\\"Created\\\\\\\"}\\\"\""), P,
+           "HttpStatusCode=201", "EventType=Create", "!+properties");
+    EXPECT(EXPORT("A.B/c/write", ",\"identity\":\"\\\"just a name\\\"\""), P, "+identity=\"just a name\"", "!ActorUsername");
+    (void)state;
+}
+
 static void rest_sdk_and_export_give_the_same_event(void **state)
 {
     static const char *const shapes[] = {
@@ -320,6 +328,7 @@ int main(void)
         cmocka_unit_test(verbs_become_event_types),
         cmocka_unit_test(results_of_every_family_are_read),
         cmocka_unit_test(levels_are_words_or_numbers_in_either_case_of_key),
+        cmocka_unit_test(text_in_text_is_opened),
         cmocka_unit_test(rest_sdk_and_export_give_the_same_event),
         cmocka_unit_test(what_the_platform_reports_was_allowed_by_nobody),
         cmocka_unit_test(a_row_of_log_analytics_is_one_too),
