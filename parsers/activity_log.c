@@ -421,6 +421,7 @@ static bool set_times(struct pen_event *event, const struct pen_record *record, 
 
         known = azure_take(activity, event, PEN_TIME_GENERATED, times[i]) &&
                 pen_time_read(pen_json_value(&time), &ticks);
+        known = known || azure_take_count(activity, event, PEN_TIME_GENERATED, times[i], &ticks);
     }
     azure_take_of(activity, event, PEN_LOG_TIME, logged);
     azure_times_fill(event, record, ticks, known);

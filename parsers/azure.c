@@ -435,6 +435,35 @@ bool azure_ip_set(struct pen_event *event, enum pen_field ip, enum pen_field por
     return port_read(digits, &number) && pen_set_ip(event, ip, address) && pen_set_int(event, port, number);
 }
 
+/* Seconds have 10 digits from 2001 to 2286, milliseconds 13. Other numbers are no times: a guess would be worse. */
+static bool count_read(struct pen_span text, int64_t *ticks)
+{
+    int64_t count = 0;
+
+    if (text.size != 10 && text.size != 13)
+        return false;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        count = count * 10 + (text.data[i] - '0');
+    }
+    *ticks = count * (text.size == 10 ? 10000000 : 10000);
+    return true;
+}
+
+bool azure_take_count(struct azure_object *object, struct pen_event *event, enum pen_field field, const char *name,
+                      int64_t *ticks)
+{
+    struct pen_span text = azure_text(object, name);
+
+    if (text.size == 0)
+        return false;
+    if (count_read(pen_span_trim(text), ticks))
+        return pen_set_ticks(event, field, *ticks);
+    azure_unuse(object, name);
+    return false;
+}
+
 void azure_times_fill(struct pen_event *event, const struct pen_record *record, int64_t ticks, bool known)
 {
     if (!known)

@@ -71,6 +71,9 @@ struct azure_id azure_id_split(struct pen_out *out, struct pen_span id);
 /* SUBSCRIPTION_ID, RESOURCE_GROUP, RESOURCE_PROVIDER and RESOURCE_TYPE from the id, where not set already. */
 void azure_id_set(struct pen_event *event, const struct azure_id *id);
 
+/* A time that a relay or a store has turned into a count since 1970, of seconds or of milliseconds; a number or text. */
+bool azure_take_count(struct azure_object *object, struct pen_event *event, enum pen_field field, const char *name,
+                      int64_t *ticks);
 /* "192.0.2.1:443", "[2001:db8::1]:443" and "[2001:db8::1]" too; a port goes to `port`. False, and nothing set, for
  * what is no address. */
 bool azure_ip_set(struct pen_event *event, enum pen_field ip, enum pen_field port, struct pen_span text);

@@ -294,6 +294,8 @@ static bool set_times(struct pen_event *event, struct alert *alert, const struct
             if (node.tree == NULL)
                 node = azure_peek(&alert->top, *name);
             read = alert_take(alert, event, order[i], one) && pen_time_read(pen_json_value(&node), &ticks);
+            read = read || azure_take_count(&alert->bag, event, order[i], *name, &ticks) ||
+                   azure_take_count(&alert->top, event, order[i], *name, &ticks);
         }
         if (read && !known) {
             known = true;

@@ -115,6 +115,28 @@ static void levels_are_words_or_numbers_in_either_case_of_key(void **state)
     (void)state;
 }
 
+/* Relays and stores make counts of dates; by the digits it is told what they count. */
+static void times_may_be_counts(void **state)
+{
+    static const struct { const char *time, *line; } cases[] = {
+        { "1795338001", "TimeGenerated=2026-11-22T09:00:01Z" }, { "\"1795338001\"", "EventStartTime=2026-11-22T09:00:01Z" },
+        { "1795338001234", "TimeGenerated=2026-11-22T09:00:01.234Z" }, { "\"1795338001234\"", "!+time" },
+        { "179533800", "+time=179533800" }, { "\"17953380012\"", "+time=17953380012" },
+        { "1795338001.5", "+time=1795338001.5" }, { "-179533800", "+time=-179533800" },
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char record[512];
+
+        snprintf(record, sizeof(record), "{\"time\":%s,\"category\":\"Administrative\",\"operationName\":\"A.B/c/write\"}",
+                 cases[i].time);
+        EXPECT(record, P, cases[i].line);
+    }
+    EXPECT("{\"eventTimestamp\":1795338001234,\"operationName\":{\"value\":\"A.B/c/write\"},\"eventDataId\":\"e\"}", P,
+           "TimeGenerated=2026-11-22T09:00:01.234Z", "!+eventTimestamp");
+    (void)state;
+}
+
 static void text_in_text_is_opened(void **state)
 {
     EXPECT(EXPORT("A.B/c/write", ",\"properties\":\"\\\"{\\\\\\\"statusCode\\\\\\\":\\\\\\\"Created\\\\\\\"}\\\"\""), P,
@@ -328,6 +350,7 @@ int main(void)
         cmocka_unit_test(verbs_become_event_types),
         cmocka_unit_test(results_of_every_family_are_read),
         cmocka_unit_test(levels_are_words_or_numbers_in_either_case_of_key),
+        cmocka_unit_test(times_may_be_counts),
         cmocka_unit_test(text_in_text_is_opened),
         cmocka_unit_test(rest_sdk_and_export_give_the_same_event),
         cmocka_unit_test(what_the_platform_reports_was_allowed_by_nobody),

@@ -80,6 +80,14 @@ static void an_activity_record_of_category_security_is_an_alert(void **state)
     (void)state;
 }
 
+static void times_may_be_counts(void **state)
+{
+    EXPECT("{\"VendorName\":\"Microsoft\",\"AlertType\":\"X\",\"SystemAlertId\":\"i\",\"StartTimeUtc\":1795338001,"
+           "\"EndTimeUtc\":\"1795338002500\",\"TimeGenerated\":1795338003000}", P, "EventStartTime=2026-11-22T09:00:01Z",
+           "EventEndTime=2026-11-22T09:00:02.500Z", "TimeGenerated=2026-11-22T09:00:03Z", "!+StartTimeUtc");
+    (void)state;
+}
+
 static void graph_alerts_are_mapped(void **state)
 {
     EXPECT("{\"@odata.type\":\"#microsoft.graph.security.alert\",\"id\":\"g1\",\"providerAlertId\":\"p1\",\"status\":\"inProgress\","
@@ -180,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_gives_the_same_alert),
         cmocka_unit_test(an_activity_record_of_category_security_is_an_alert),
+        cmocka_unit_test(times_may_be_counts),
         cmocka_unit_test(graph_alerts_are_mapped),
         cmocka_unit_test(a_machine_gives_its_name),
         cmocka_unit_test(a_row_has_json_as_text_and_a_workspace_for_a_tenant),
