@@ -259,6 +259,14 @@ static void event_add_more(struct pen_event *event, const struct pen_json *node)
             pen_add_json(event, it.name, &it.value);
 }
 
+struct pen_span flow_name(const struct flow *flow, const struct pen_json *node, const char *name)
+{
+    struct pen_json member = azure_find(node, name);
+    enum pen_json_type type = pen_json_type(&member);
+
+    return type > PEN_JSON_NULL && type < PEN_JSON_TEXT ? pen_out_json(flow->out, &member) : pen_json_value(&member);
+}
+
 void flow_begin_group(struct flow *flow, const struct pen_json *element, const struct pen_json *group)
 {
     bool odd = has_more(element) || has_more(group);

@@ -62,6 +62,8 @@ void flow_begin(struct flow *flow, const struct pen_record *record, struct pen_o
                 flow_describe describe);
 /* A new group begins: its members and its element's, but for those that carry the structure, go with its events. */
 void flow_begin_group(struct flow *flow, const struct pen_json *element, const struct pen_json *group);
+/* The member's text. Relays make a number of what looks like one: its digits then. */
+struct pen_span flow_name(const struct flow *flow, const struct pen_json *node, const char *name);
 /* Emits an array of tuples under the rule, ACL and MAC of the moment. */
 void flow_emit_tuples(struct flow *flow, const struct pen_json *tuples);
 /* A piece that could not be read: blamed, and emitted as unknown. */

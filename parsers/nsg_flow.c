@@ -95,7 +95,7 @@ static void nsg_flow_emit_rule(struct flow *flow, const struct pen_json *element
     struct pen_json groups = azure_find(element, "flows");
     struct pen_json_iter it = pen_json_each(&groups);
 
-    flow->rule = azure_find_text(element, "rule");
+    flow->rule = flow_name(flow, element, "rule");
     flow->group = 0;
     if (pen_json_type(&groups) != PEN_JSON_ARRAY) {
         flow_emit_broken(flow, element, "its flows are no array");

@@ -77,7 +77,7 @@ static void vnet_flow_emit_acl(struct flow *flow, const struct pen_json *element
     struct pen_json groups = azure_find(element, "flowGroups"), tuples;
     struct pen_json_iter it = pen_json_each(&groups);
 
-    flow->acl = azure_find_text(element, "aclID");
+    flow->acl = flow_name(flow, element, "aclID");
     flow->group = 0;
     if (pen_json_type(&groups) != PEN_JSON_ARRAY) {
         flow_emit_broken(flow, element, "its flowGroups are no array");
@@ -85,7 +85,7 @@ static void vnet_flow_emit_acl(struct flow *flow, const struct pen_json *element
     }
     for (; !flow->full && pen_json_next(&it); flow->group++) {
         flow_begin_group(flow, element, &it.value);
-        flow->rule = azure_find_text(&it.value, "rule");
+        flow->rule = flow_name(flow, &it.value, "rule");
         tuples = azure_find(&it.value, "flowTuples");
         if (tuples.tree == NULL)
             flow_emit_broken(flow, &it.value, "flowTuples is missing");

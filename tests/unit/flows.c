@@ -276,6 +276,20 @@ static void keys_come_in_any_order_and_case(void **state)
     (void)state;
 }
 
+static void names_may_look_like_numbers(void **state)
+{
+    EXPECT("{\"flowRecords\":{\"flows\":[{\"aclID\":7,\"flowGroups\":[{\"rule\":100,"
+           "\"flowTuples\":[\"1663146003599,10.0.0.6,10.0.0.7,1,2,6,O,C,NX,1,2,3,4\"]}]}]}}",
+           "vnet-flow", "AclId=7", "NetworkRuleName=100");
+    EXPECT("{\"properties\":{\"Version\":1,\"flows\":"
+           "[{\"rule\":100,\"flows\":[{\"flowTuples\":[\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\"]}]}]}}", "nsg-flow",
+           "NetworkRuleName=100");
+    EXPECT("{\"properties\":{\"Version\":1,\"flows\":"
+           "[{\"rule\":null,\"flows\":[{\"flowTuples\":[\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\"]}]}]}}", "nsg-flow",
+           "!NetworkRuleName");
+    (void)state;
+}
+
 /* The hot path: no memory per tuple, or a record of a million tuples would outgrow its budget. */
 static bool on_count(void *arg, const struct pen_event *event, uint64_t ordinal)
 {
@@ -335,6 +349,7 @@ int main(void)
         cmocka_unit_test(every_word_of_encryption_passes),
         cmocka_unit_test(further_columns_are_kept),
         cmocka_unit_test(keys_come_in_any_order_and_case),
+        cmocka_unit_test(names_may_look_like_numbers),
         cmocka_unit_test(tuples_take_no_memory),
     };
 
