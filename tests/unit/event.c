@@ -1,10 +1,12 @@
 /* event: setters take what fits and nothing else, additional fields keep the rest, emission counts and can stop. */
 #include "daemon/record/event.h"
 
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -153,6 +155,33 @@ static void addresses_are_proved(void **state)
     assert_true(pen_set_ip(event, PEN_SRC_IP_ADDR, span("192.0.2.1")));
     assert_false(pen_set_ip(event, PEN_SRC_IP_ADDR, span("<null>")));
     assert_field(PEN_SRC_IP_ADDR, "192.0.2.1");
+    (void)state;
+}
+
+/* Addresses, and what is one byte away from them, by chance but always the same. */
+static void addresses_are_those_of_inet_pton(void **state)
+{
+    static const char bytes[] = "0123456789.. :a\x80\xb1\xae\0";
+    static const unsigned numbers[] = { 0, 1, 9, 10, 99, 100, 199, 249, 250, 255, 256, 259, 260, 300, 999, 1000 };
+    struct in_addr address;
+    uint64_t seed = 20261122;
+    unsigned right = 0;
+
+    for (unsigned i = 0; i < 300000; i++) {
+        char text[32];
+        uint64_t chance = seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        size_t size = (size_t)snprintf(text, sizeof(text), "%u.%u.%u.%u", numbers[chance >> 60], numbers[chance >> 56 & 15],
+                                       (unsigned)(chance >> 48 & 255), (unsigned)(chance >> 40 & 255));
+        bool valid;
+
+        if (chance >> 39 & 1)
+            text[(chance >> 32 & 127) % size] = bytes[(chance >> 24 & 255) % (sizeof(bytes) - 1)];
+        valid = strlen(text) == size && inet_pton(AF_INET, text, &address) == 1;
+        right += valid;
+        if ((pen_ip_version((struct pen_span){ text, size }) == 4) != valid)
+            fail_msg("%s", text);
+    }
+    assert_true(right > 50000 && right < 250000);
     (void)state;
 }
 
@@ -310,6 +339,7 @@ int main(void)
         TEST(what_is_no_time_is_not_guessed_at),
         TEST(the_time_that_means_none_sets_nothing),
         TEST(addresses_are_proved),
+        TEST(addresses_are_those_of_inet_pton),
         TEST(macs_get_their_colons_and_keep_their_case),
         TEST(taking_follows_the_field_and_keeps_what_does_not_fit),
         TEST(thousands_of_additional_fields_are_kept_in_order),
