@@ -102,6 +102,7 @@ def test_records_as_large_as_allowed(penstock, far_end, tmp_path):
     judge('records of almost 4 MiB', highest)
 
 
+@pytest.mark.kafka
 def test_a_large_record_beside_sinks_that_are_away(penstock, far_end, tmp_path):
     """What these have in flight stays in memory, perhaps for ever: the passes over the record must not wait for it."""
     record = nsg_record(Maker(3), tuples=6000)[0]

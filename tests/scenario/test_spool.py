@@ -312,11 +312,11 @@ def test_full_disk_is_drained(penstock, far_end, tmp_path):
     write_activity(second, records=records, seed=4)
     wait_until(lambda: 'the spool cannot be written' in daemon.log_text(), 60, 'a full disk', daemon)
     state = pathlib.Path(f'/proc/{daemon.process.pid}/root{daemon.state_dir}')
-    assert (state / 'reserve').stat().st_blocks * 512 >= 4 << 20
-    filler = open(state / 'filler', 'wb', buffering=0)
-    with pytest.raises(OSError):                   # somebody else takes the last of it
-        while True:
-            filler.write(bytes(4096))
+    if 'the reserve is given' not in daemon.log_text():          # else cursors were the first to find no room
+        assert (state / 'reserve').stat().st_blocks * 512 >= 4 << 20
+        with open(state / 'filler', 'wb', buffering=0) as filler, pytest.raises(OSError):
+            while True:                            # somebody else takes the last of it
+                filler.write(bytes(4096))
     spooled_bytes = blocks(state / 'spool')
     assert spooled_bytes > 1 << 20
     uids = event_ids(first) + event_ids(second)
@@ -326,8 +326,7 @@ def test_full_disk_is_drained(penstock, far_end, tmp_path):
     wait_until(lambda: far_end.distinct() >= RECORDS + records - 1, 120, 'all records', daemon)
     drained(daemon)
     letters = (state / 'dead' / 'sentinel.jsonl').read_text().splitlines()
-    filler.close()
-    (state / 'filler').unlink()
+    (state / 'filler').unlink(missing_ok=True)
     wait_until(lambda: (state / 'reserve').exists() and (state / 'reserve').stat().st_blocks * 512 >= 4 << 20, 60,
                'the reserve to be made anew', daemon)
     assert blocks(state / 'spool' / 'sentinel') <= 8192
