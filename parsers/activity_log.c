@@ -230,7 +230,7 @@ static void set_object(struct pen_event *event, struct azure_object *activity, s
     entity = azure_peek(properties, "entity").tree != NULL ? azure_text(properties, "entity") : resource;
     if (resource.size == 0)
         resource = entity;
-    else if (entity.size > 0 && (entity.size != resource.size || strncasecmp(entity.data, resource.data, entity.size)))
+    else if (entity.size > 0 && !azure_is_same(entity, resource))
         pen_add_text(event, PEN_SPAN("entity"), entity);            /* else it only says the same in another case */
     id = azure_id_split(activity->out, resource);
     azure_take(activity, event, PEN_SUBSCRIPTION_ID, "subscriptionId");
@@ -437,7 +437,7 @@ static struct pen_span set_category(struct pen_event *event, struct azure_object
     struct pen_json node = azure_peek(properties, "eventCategory");
 
     inner = pen_json_value(&node);
-    if (inner.size == 0 || (inner.size == category.size && strncasecmp(inner.data, category.data, inner.size) == 0))
+    if (inner.size == 0 || azure_is_same(inner, category))
         azure_use(properties, "eventCategory");
     pen_set_text(event, PEN_CATEGORY, category);
     return inner.size > 0 ? inner : category;

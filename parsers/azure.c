@@ -269,6 +269,11 @@ static bool says_something(const struct pen_json *node)
     return type > PEN_JSON_NULL && (type < PEN_JSON_ARRAY || pen_json_next(&it));
 }
 
+bool azure_is_same(struct pen_span a, struct pen_span b)
+{
+    return a.size == b.size && (a.size == 0 || strncasecmp(a.data, b.data, a.size) == 0);
+}
+
 /* The other half of a pair whose `value` was used, where it says something else. */
 static void keep_localized(const struct azure_object *object, const struct azure_member *member,
                            struct pen_event *event)
@@ -277,8 +282,7 @@ static void keep_localized(const struct azure_object *object, const struct azure
     struct pen_json localized = azure_find(&member->value, "localizedValue");
     struct pen_span one = pen_json_value(&value), other = pen_json_value(&localized);
 
-    if (one.size == 0 || other.size == 0 ||
-        (one.size == other.size && strncasecmp(one.data, other.data, one.size) == 0))
+    if (one.size == 0 || other.size == 0 || azure_is_same(one, other))
         return;
     pen_add_text(event, pen_out_text(object->out, "%.*s.localizedValue", (int)member->name.size, member->name.data),
                  other);

@@ -60,6 +60,9 @@ struct pen_json azure_find(const struct pen_json *node, const char *name);
 /* Its text, or that of its `value`. */
 struct pen_span azure_find_text(const struct pen_json *node, const char *name);
 
+/* Equal but for the case of ASCII letters, as ids of Azure are. */
+bool azure_is_same(struct pen_span a, struct pen_span b);
+
 /* A resource id's parts, borrowed from it; `type` is built. Absent parts are empty. */
 struct azure_id {
     struct pen_span subscription, group;

@@ -1,6 +1,9 @@
 /*
  * flow.h - what NSG and VNet flow logs have in common: one record holds many tuples, each becomes one event.
  *
+ * Flows are paid for by the byte, thousands of events to a record: what is cut out of a resource's id elsewhere (group, provider,
+ * type) is not told beside that id here.
+ *
  * What all events of a record share is set once; between two emissions only the tuple's own fields change. This is the
  * busiest loop of the program. But a record may come in several passes (pen_out_skip()), so what an event says must never
  * depend on which tuples were made before it. A tuple that cannot be read costs itself only: it travels as an unknown event that holds

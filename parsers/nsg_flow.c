@@ -70,7 +70,7 @@ static void nsg_flow_describe(struct flow *flow, struct pen_event *event)
     if (!pen_set_text(event, PEN_DVC, id.name))
         azure_set(event, PEN_DVC, "NSGFlow");        /* mandatory */
     pen_set_text(event, PEN_DVC_SUBSCRIPTION_ID, id.subscription);
-    azure_id_set(event, &id);
+    pen_set_text(event, PEN_SUBSCRIPTION_ID, id.subscription);      /* group, provider and type: see flow.h */
     azure_keep(top, event);
     azure_keep(&flow->properties, event);
 }

@@ -51,7 +51,8 @@ static void vnet_flow_describe(struct flow *flow, struct pen_event *event)
 {
     struct azure_object *top = &flow->top;
     struct pen_span target = azure_text(top, "targetResourceID"), log = azure_text(top, "flowLogResourceID");
-    struct azure_id target_id = azure_id_split(flow->out, target), log_id = azure_id_split(flow->out, log);
+    struct pen_span of_target = azure_id_split(flow->out, target).subscription;
+    struct azure_id log_id = azure_id_split(flow->out, log);
 
     azure_take(top, event, PEN_LOG_TIME, "time");
     azure_take(top, event, PEN_CATEGORY, "category");
@@ -64,10 +65,12 @@ static void vnet_flow_describe(struct flow *flow, struct pen_event *event)
     pen_set_text(event, PEN_RESOURCE_ID, target.size > 0 ? target : log);
     if (!pen_set_text(event, PEN_DVC, log_id.name))
         azure_set(event, PEN_DVC, "VNetFlow");       /* mandatory */
-    if (!pen_set_text(event, PEN_DVC_SUBSCRIPTION_ID, log_id.subscription))
-        pen_set_text(event, PEN_DVC_SUBSCRIPTION_ID, target_id.subscription);
-    azure_id_set(event, &target_id);
-    azure_id_set(event, &log_id);                    /* where there is no target */
+    if (of_target.size == 0)
+        of_target = log_id.subscription;
+    if (log_id.subscription.size == 0 || azure_is_same(log_id.subscription, of_target))
+        log_id.subscription = of_target;             /* in one spelling, or it would be told twice */
+    pen_set_text(event, PEN_DVC_SUBSCRIPTION_ID, log_id.subscription);
+    pen_set_text(event, PEN_SUBSCRIPTION_ID, of_target);
     azure_keep(top, event);
     azure_keep(&flow->properties, event);
 }

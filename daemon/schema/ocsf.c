@@ -83,6 +83,7 @@ static const struct { uint32_t kinds; enum pen_field field; } implied[] = {
     { ALL, PEN_TIME_GENERATED }, { ALL, PEN_EVENT_VENDOR }, { ALL, PEN_EVENT_PRODUCT },
     { U, PEN_RAW }, { U, PEN_RAW_TEXT },     /* raw_data */
     { N | A | L, PEN_DVC },
+    { N, PEN_DVC_ID_TYPE },                  /* an Azure resource's, as all are here */
 };
 
 /* ---- Words that become numbers ---- */

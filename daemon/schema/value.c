@@ -99,6 +99,8 @@ bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure m
 
 /* ---- Twins ---- */
 
+/* Where neither has a place of its own, the first one stays. The pairs join no field with itself by way of others: so one of all
+ * that say the same is always left. */
 static const struct { enum pen_field a, b; } twins[] = {
     { PEN_RESOURCE_ID, PEN_DVC_ID }, { PEN_RESOURCE_ID, PEN_OBJECT_ID }, { PEN_FLOW_LOG_ID, PEN_DVC_ID },
     { PEN_SUBSCRIPTION_ID, PEN_DVC_SUBSCRIPTION_ID }, { PEN_SUBSCRIPTION_ID, PEN_DVC_SCOPE_ID },
@@ -126,14 +128,13 @@ static bool rest_has(const uint64_t rest[FIELD_WORDS], enum pen_field field)
 void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS])
 {
     for (size_t i = 0; i < sizeof(twins) / sizeof(*twins); i++) {
-        enum pen_field a = twins[i].a, b = twins[i].b, gone;
+        enum pen_field a = twins[i].a, b = twins[i].b, gone = rest_has(rest, b) ? b : a;
 
-        if (!event_has(event, a) || !event_has(event, b) || rest_has(rest, a) == rest_has(rest, b))
+        if (!event_has(event, a) || !event_has(event, b) || !rest_has(rest, gone))
             continue;
         if (event->values[a].text.size != event->values[b].text.size ||
             memcmp(event->values[a].text.data, event->values[b].text.data, event->values[a].text.size) != 0)
             continue;
-        gone = rest_has(rest, a) ? a : b;
         rest[gone / 64] &= ~(UINT64_C(1) << gone % 64);
     }
 }

@@ -18,8 +18,8 @@ enum value_measure { VALUE_SAID, VALUE_WRITTEN };
  * a character, anything else becomes the text of its JSON, cut likewise. True: it was too long. */
 bool value_bound(struct buf *out, size_t start, size_t max, enum value_measure measure);
 
-/* Takes out of `rest` what a field outside it says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
- * for by the byte and tells nothing. Only fields that are near in meaning are compared. */
+/* Takes out of `rest` what another field says word for word: AdditionalFields.ResourceId beside an equal DvcId is paid
+ * for by the byte and tells nothing. Nor does a second one in it. Only fields that are near in meaning are compared. */
 void value_drop_twins(const struct pen_event *event, uint64_t rest[FIELD_WORDS]);
 /* Whether it may decide otherwise for another event of the pattern, which may be NULL. */
 bool value_twins_move(const struct pen_event *event, const struct pattern *pattern);

@@ -726,6 +726,15 @@ static void test_twins_are_said_once(void **state)
     assert_text(&root, "AdditionalFields.ResourceId", "/subscriptions/X");
     root = written(test, &ocsf_schema, event);
     assert_text(&root, "unmapped.DvcId", "/subscriptions/x");
+    /* Where neither has a place of its own, one of them stays. */
+    pen_set_text(event, PEN_FLOW_LOG_ID, PEN_SPAN("/subscriptions/x"));
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "unmapped.FlowLogResourceId", "/subscriptions/x");
+    assert_missing(&root, "unmapped.DvcId");
+    pen_set_text(event, PEN_FLOW_LOG_ID, PEN_SPAN("/subscriptions/Y"));
+    root = written(test, &ocsf_schema, event);
+    assert_text(&root, "unmapped.FlowLogResourceId", "/subscriptions/Y");
+    assert_text(&root, "unmapped.DvcId", "/subscriptions/x");
 }
 
 /* ---- Values that are too long ---- */
