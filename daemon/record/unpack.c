@@ -93,25 +93,31 @@ static int input_fill(struct unpack *unpack, size_t want)
 static int unpack_tell(struct unpack *unpack)
 {
     static const unsigned char gzip[] = { 0x1f, 0x8b }, zstd[] = { 0x28, 0xb5, 0x2f, 0xfd };
-    size_t size;
-    int r;
+    unsigned char few[sizeof zstd];
+    const unsigned char *start = few;
+    ssize_t size;
 
-    r = input_fill(unpack, 4);
-    if (r < 0)
-        return r;
-    size = unpack->filled - unpack->used;
-    if (size >= sizeof gzip && memcmp(unpack->input, gzip, sizeof gzip) == 0)
+    /* Plain files are read straight into the caller's memory: an open one costs no buffer. */
+    if (unpack->seekable) {
+        size = input_read(unpack, few, sizeof few);
+        unpack->input_at = 0;
+    } else {
+        size = input_fill(unpack, sizeof few);
+        start = unpack->input + unpack->used;
+        if (size >= 0)
+            size = (ssize_t)(unpack->filled - unpack->used);
+    }
+    if (size < 0)
+        return (int)size;
+    if ((size_t)size >= sizeof gzip && memcmp(start, gzip, sizeof gzip) == 0)
         unpack->format = UNPACK_GZIP;
-    else if (size >= sizeof zstd && memcmp(unpack->input, zstd, sizeof zstd) == 0)
+    else if ((size_t)size >= sizeof zstd && memcmp(start, zstd, sizeof zstd) == 0)
         unpack->format = UNPACK_ZSTD;
     else
         unpack->format = UNPACK_PLAIN;
-    /* Plain files are read straight into the caller's memory: an open one costs no buffer. */
     if (unpack->format == UNPACK_PLAIN && unpack->seekable) {
-        free(unpack->input);
+        free(unpack->input);         /* of the archive that it was before */
         unpack->input = NULL;
-        unpack->used = unpack->filled = 0;
-        unpack->input_at = 0;
     }
     return 0;
 }

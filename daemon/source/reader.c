@@ -169,6 +169,16 @@ static int reader_prime(struct reader *reader, uint64_t position, struct pen_err
     return r;
 }
 
+/* What the reader noted while it read is what the prints were made of. */
+static bool reader_is_primed(const struct reading *reading)
+{
+    const struct reader *reader = reading->reader;
+    const struct prints *prints = &reading->prints;
+
+    return reader->next > 0 && prints->head_size > 0 && prints->tail_at == reading->position &&
+           reader->head_size == prints->head_size && reader->tail_size == prints->tail_size;
+}
+
 /* A packed file in the middle of its reading cannot look back without starting over, and needs not: its archive's own
  * checks tell when it was changed under our hands. */
 static int reader_verify(struct reading *reading)
@@ -188,6 +198,11 @@ static int reader_verify(struct reading *reading)
     reading->content = (enum content)r;
     if (reading->content != CONTENT_SAME)
         return 0;
+    if (reader_is_primed(reading)) {
+        reader->next = reading->position;
+        r = unpack_seek(reader->unpack, reading->position, &reading->err);
+        return r < 0 ? r : 0;
+    }
     r = reader_prime(reader, reading->position, &reading->err);
     if (r == 0)
         reading->content = CONTENT_SHORT;
