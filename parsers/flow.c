@@ -47,19 +47,27 @@ static bool port_read(struct pen_span text, int64_t *port)
     return flow_read_number(text, port) && *port <= 65535;
 }
 
+static const char source_is_none[] = "the source is no IP address", destination_is_none[] = "the destination is no IP address";
+
+/* The addresses are looked at where they are set, which is dear enough once: see ends_trouble(). */
 const char *flow_read_ends(struct flow_tuple *tuple, size_t first)
 {
     tuple->src_ip = tuple->fields[first];
     tuple->dst_ip = tuple->fields[first + 1];
-    tuple->version = pen_ip_version(tuple->src_ip);
-    if (tuple->version == 0)
-        return "the source is no IP address";
-    if (pen_ip_version(tuple->dst_ip) == 0)
-        return "the destination is no IP address";
     if (!port_read(tuple->fields[first + 2], &tuple->src_port))
         return "the source port is none";
     if (!port_read(tuple->fields[first + 3], &tuple->dst_port))
         return "the destination port is none";
+    return NULL;
+}
+
+/* What is wrong with the addresses, if anything is. It goes before what a format finds wrong behind them. */
+static const char *ends_trouble(const struct flow_tuple *tuple)
+{
+    if (pen_ip_version(tuple->src_ip) == 0)
+        return source_is_none;
+    if (pen_ip_version(tuple->dst_ip) == 0)
+        return destination_is_none;
     return NULL;
 }
 
@@ -154,6 +162,7 @@ static void tuple_split(struct flow_tuple *tuple, struct pen_span text)
 static void tuple_begin(struct flow_tuple *tuple)
 {
     tuple->decision = FLOW_UNDECIDED;
+    tuple->src_ip = tuple->dst_ip = (struct pen_span){ 0 };
     tuple->state = tuple->encryption = (struct pen_span){ 0 };
     for (size_t i = 0; i < FLOW_COUNTERS; i++)
         tuple->counters[i] = FLOW_NOT_GIVEN;
@@ -359,7 +368,7 @@ static void event_set_mac(struct pen_event *event, struct flow *flow, bool inbou
         pen_unset(event, here);
 }
 
-static void event_set_protocol(struct pen_event *event, struct flow *flow, const struct flow_tuple *tuple)
+static void event_set_protocol(struct pen_event *event, const struct flow_tuple *tuple)
 {
     const char *name = tuple->protocol == FLOW_NOT_GIVEN ? NULL : protocols[tuple->protocol];
 
@@ -368,31 +377,45 @@ static void event_set_protocol(struct pen_event *event, struct flow *flow, const
         azure_set(event, PEN_NETWORK_PROTOCOL, name);
     else
         pen_unset(event, PEN_NETWORK_PROTOCOL);
-    if (flow->version != tuple->version)             /* hardly ever: it is no field that moves */
-        pen_set_text(event, PEN_NETWORK_PROTOCOL_VERSION, tuple->version == 6 ? PEN_SPAN("IPv6") : PEN_SPAN("IPv4"));
-    flow->version = tuple->version;
 }
 
-static void event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
+/* NULL, or what is wrong with an address; the event is of no use then. */
+static const char *event_set_ends(struct pen_event *event, struct flow *flow, const struct flow_tuple *tuple)
+{
+    int version = memchr(tuple->src_ip.data, ':', tuple->src_ip.size) != NULL ? 6 : 4;
+
+    if (!pen_set_ip(event, PEN_SRC_IP_ADDR, tuple->src_ip))
+        return source_is_none;
+    if (!pen_set_ip(event, PEN_DST_IP_ADDR, tuple->dst_ip))
+        return destination_is_none;
+    set_or_unset_int(event, PEN_SRC_PORT_NUMBER, tuple->src_port);
+    set_or_unset_int(event, PEN_DST_PORT_NUMBER, tuple->dst_port);
+    if (flow->version != version)                    /* hardly ever: it is no field that moves */
+        pen_set_text(event, PEN_NETWORK_PROTOCOL_VERSION, version == 6 ? PEN_SPAN("IPv6") : PEN_SPAN("IPv4"));
+    flow->version = version;
+    return NULL;
+}
+
+static const char *event_set_tuple(struct flow *flow, const struct flow_tuple *tuple)
 {
     struct pen_event *event = flow->event;
+    const char *why = event_set_ends(event, flow, tuple);
 
+    if (why != NULL)
+        return why;
     set_or_unset_text(event, PEN_NETWORK_RULE_NAME, flow->rule);
     set_or_unset_text(event, PEN_ACL_ID, flow->acl);
     pen_set_ticks(event, PEN_TIME_GENERATED, tuple->ticks);
     pen_set_ticks(event, PEN_EVENT_START_TIME, tuple->ticks);
     pen_set_ticks(event, PEN_EVENT_END_TIME, tuple->ticks);
-    pen_set_ip(event, PEN_SRC_IP_ADDR, tuple->src_ip);
-    pen_set_ip(event, PEN_DST_IP_ADDR, tuple->dst_ip);
-    set_or_unset_int(event, PEN_SRC_PORT_NUMBER, tuple->src_port);
-    set_or_unset_int(event, PEN_DST_PORT_NUMBER, tuple->dst_port);
     pen_set_text(event, PEN_NETWORK_DIRECTION, tuple->inbound ? PEN_SPAN("Inbound") : PEN_SPAN("Outbound"));
-    event_set_protocol(event, flow, tuple);
+    event_set_protocol(event, tuple);
     event_set_decision(event, tuple->decision);
     event_set_mac(event, flow, tuple->inbound);
     set_or_unset_text(event, PEN_FLOW_STATE, tuple->state);
     set_or_unset_text(event, PEN_FLOW_ENCRYPTION, tuple->encryption);
     event_set_counters(event, tuple->counters);
+    return NULL;
 }
 
 /* A member of the record for a broken piece. It doesn't count as used: the events of good tuples may have to keep it. */
@@ -435,6 +458,20 @@ static bool event_add_oddities(struct flow *flow, const struct flow_tuple *tuple
     return strange || tuple->count > tuple->known;
 }
 
+/* NULL: the addresses alone may still be none, and where an event is to be made for them they are not. */
+static const char *flow_read_tuple(const struct flow *flow, struct flow_tuple *tuple, struct pen_span text)
+{
+    const char *why, *ends;
+
+    tuple_begin(tuple);
+    tuple_split(tuple, text);
+    why = flow->read(tuple);
+    if (tuple->src_ip.data == NULL || (why == NULL && flow->event != NULL))
+        return why;
+    ends = ends_trouble(tuple);
+    return ends != NULL ? ends : why;
+}
+
 static void flow_emit_tuple(struct flow *flow, const struct pen_json *node)
 {
     struct flow_tuple tuple;
@@ -442,18 +479,17 @@ static void flow_emit_tuple(struct flow *flow, const struct pen_json *node)
     const char *why = "it is no text";
     bool odd;
 
-    if (text.data != NULL) {
-        tuple_begin(&tuple);
-        tuple_split(&tuple, text);
-        why = flow->read(&tuple);
+    if (text.data != NULL)
+        why = flow_read_tuple(flow, &tuple, text);
+    if (why == NULL) {
+        if (flow->event == NULL)
+            flow_event_make(flow);
+        why = event_set_tuple(flow, &tuple);
     }
     if (why != NULL) {
         flow_emit_broken(flow, node, why);
         return;
     }
-    if (flow->event == NULL)
-        flow_event_make(flow);
-    event_set_tuple(flow, &tuple);
     odd = event_add_oddities(flow, &tuple, text);
     flow->full = pen_out_emit(flow->out, flow->event) != PEN_PARSED;
     if (odd)

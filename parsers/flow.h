@@ -25,7 +25,6 @@ struct flow_tuple {
     int64_t ticks;
     int64_t src_port, dst_port;      /* or FLOW_NOT_GIVEN */
     int64_t protocol;                /* IANA's number, or FLOW_NOT_GIVEN */
-    int version;                     /* of the addresses: 4 or 6 */
     bool inbound;
     enum flow_decision { FLOW_UNDECIDED, FLOW_ALLOWED, FLOW_DENIED } decision;
     struct pen_span src_ip, dst_ip, state, encryption, protocol_text;
@@ -34,8 +33,8 @@ struct flow_tuple {
 
 struct flow;
 
-/* Reads a tuple that has been split into its fields; NULL, or a static sentence about what is wrong with it. Where it answers NULL
- * it has set all members but `decision`, `state`, `encryption` and the counters, which stand at "not given" before. */
+/* Reads a tuple that has been split into its fields; NULL, or a static sentence about what is wrong with it, addresses aside: these
+ * are looked at when they are set. Where it answers NULL it has set all members but `decision`, `state`, `encryption` and the counters, which stand at "not given" before. */
 typedef const char *(*flow_read)(struct flow_tuple *tuple);
 /* Sets what all events of the record share. */
 typedef void (*flow_describe)(struct flow *flow, struct pen_event *event);
@@ -76,7 +75,8 @@ void flow_set_mac(struct flow *flow, struct pen_span mac);
 void flow_take_version(struct flow *flow, struct pen_event *event, struct azure_object *object, const char *name,
                        const char *kind);
 
-/* The fields that both kinds of tuple have in the same place: addresses and ports from `first` on. */
+/* The fields that both kinds of tuple have in the same place: addresses and ports from `first` on. What is wrong with an address
+ * is said before what is wrong with anything that is read afterwards. */
 const char *flow_read_ends(struct flow_tuple *tuple, size_t first);
 const char *flow_read_direction(struct flow_tuple *tuple, struct pen_span word);
 const char *flow_read_protocol(struct flow_tuple *tuple, struct pen_span word);

@@ -380,15 +380,14 @@ static bool mac_digits(struct pen_span text, char digits[12])
     return count == 12;
 }
 
-/* As the field holds it: aa:bb:cc:dd:ee:ff. Such a text is set as it is, without a copy. */
+/* As the field holds it: aa:bb:cc:dd:ee:ff. Such a text is set as it is, without a copy or another look. */
 static bool mac_is_plain(struct pen_span text)
 {
-    if (text.size != 17)
-        return false;
-    for (size_t i = 2; i < 17; i += 3)
-        if (text.data[i] != ':')
-            return false;
-    return true;
+    bool plain = text.size == 17;
+
+    for (size_t i = 0; i < 17 && plain; i++)
+        plain = i % 3 == 2 ? text.data[i] == ':' : isxdigit((unsigned char)text.data[i]) != 0;
+    return plain;
 }
 
 bool pen_set_mac(struct pen_event *event, enum pen_field field, struct pen_span text)
@@ -396,9 +395,9 @@ bool pen_set_mac(struct pen_event *event, enum pen_field field, struct pen_span 
     char digits[12], *plain;
 
     assert(fields[field].type == FIELD_MAC);
-    if (!mac_digits(text, digits))
-        return false;
     if (!mac_is_plain(text)) {
+        if (!mac_digits(text, digits))
+            return false;
         plain = arena_alloc(&event->out->arena, 17);
         for (size_t i = 0; i < 12; i++)
             plain[i + i / 2] = digits[i];
