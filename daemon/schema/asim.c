@@ -65,29 +65,6 @@ static void write_key(struct buf *out, enum pen_field field)
     out->size += columns[field].key_size;
 }
 
-/* A text that needs no escapes. */
-static void write_plain(struct buf *out, struct pen_span text)
-{
-    char *at;
-
-    buf_reserve(out, text.size + 2);
-    at = out->data + out->size;
-    *at = '"';
-    at = buf_put(at + 1, text.data, text.size);
-    *at = '"';
-    out->size += text.size + 2;
-}
-
-static bool stamp_write(struct buf *out, int64_t ticks, const struct stamp *stamp)
-{
-    if (ticks != stamp->ticks || stamp->size == 0)
-        return false;
-    buf_reserve(out, sizeof(stamp->text));
-    memcpy(out->data + out->size, stamp->text, sizeof(stamp->text));
-    out->size += stamp->size;
-    return true;
-}
-
 static void write_ticks(struct buf *out, int64_t ticks, const struct stamp *stamp)
 {
     if (stamp_write(out, ticks, stamp))
@@ -115,27 +92,10 @@ static void write_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
 
 static inline void write_whole(struct buf *out, enum field_type type, const union value *value, const struct stamp *stamp)
 {
-    switch (type) {
-    case FIELD_TEXT:
-        value_text(out, value->text);
-        break;
-    case FIELD_INT:
-    case FIELD_LONG:
-        buf_int(out, value->number);
-        break;
-    case FIELD_IP:
-    case FIELD_MAC:
-        write_plain(out, value->text);
-        break;
-    case FIELD_TIME:
+    if (type == FIELD_TIME)
         write_ticks(out, value->number, stamp);
-        break;
-    case FIELD_REAL:
-    case FIELD_BOOL:
-    case FIELD_JSON:
+    else
         value_write(out, type, value);
-        break;
-    }
 }
 
 /* The columns that were too long, and what they said before, in bytes. */
@@ -179,7 +139,7 @@ static void write_columns(struct buf *out, const struct pen_event *event, const 
             start = out->size;
             write_value(out, event, field, stamp, cuts);
             if (pattern_moves(pattern, field))
-                pattern_hole(pattern, field, start, out);
+                pattern_hole(pattern, columns[field].type, field, start, out);
         }
     }
 }
@@ -221,7 +181,7 @@ static void write_mandatory(struct buf *out, const struct pen_event *event)
         if (event_has(event, mandatory[i].field) || (mandatory[i].tables & 1u << event->kind) == 0)
             continue;
         write_key(out, mandatory[i].field);
-        write_plain(out, mandatory[i].text);
+        value_plain(out, mandatory[i].text);
     }
 }
 
@@ -258,7 +218,7 @@ static void write_common(struct buf *out, const struct pen_event *event, const s
 }
 
 /* What else is a hole, beside fields that moved. */
-enum { HOLE_TIME = PEN_FIELDS, HOLE_ID };
+enum { HOLE_TIME = HOLE_OWN, HOLE_ID };
 
 static void write_ids(struct buf *out, const struct pen_event *event, const struct event_meta *meta, struct pattern *pattern)
 {
@@ -267,11 +227,11 @@ static void write_ids(struct buf *out, const struct pen_event *event, const stru
 
     write_key(out, PEN_EVENT_ORIGINAL_UID);
     start = out->size;
-    write_plain(out, id);
-    pattern_hole(pattern, HOLE_ID, start, out);
+    value_plain(out, id);
+    pattern_hole(pattern, HOLE_ID, 0, start, out);
     if (event->kind == PEN_ALERT && !event_has(event, PEN_EVENT_UID)) {
         write_key(out, PEN_EVENT_UID);
-        write_plain(out, id);
+        value_plain(out, id);
     }
 }
 
@@ -389,7 +349,7 @@ static uint32_t asim_write(const struct pen_event *event, const struct event_met
     BUF_LITERAL(out, "{\"TimeGenerated\":");
     start = out->size;
     write_stamp(out, asim_time(event, meta), &stamp);
-    pattern_hole(pattern, HOLE_TIME, start, out);
+    pattern_hole(pattern, HOLE_TIME, 0, start, out);
     write_columns(out, event, &stamp, set, rest, &cuts, pattern);
     field_copy(rest, event->set, PEN_EVENT_ORIGINAL_UID);
     if (event->kind != PEN_UNKNOWN) {
@@ -424,14 +384,20 @@ static bool asim_fill(struct pattern *pattern, const struct pen_event *event, co
 
         pattern_copy(pattern, from, hole->at, out);
         from = hole->at;
-        if (hole->type == FIELD_TIME && hole->what < PEN_FIELDS)
-            fill_time(out, event->values[hole->what].number, &stamp, pattern);
-        else if (hole->what < PEN_FIELDS)
-            write_whole(out, (enum field_type)hole->type, &event->values[hole->what], &stamp);
-        else if (hole->what == HOLE_TIME)
+        switch (hole->how) {
+        case HOLE_TIME:
             write_stamp(out, asim_time(event, meta), &stamp);
-        else
-            write_plain(out, (struct pen_span){ meta->id, meta->id_size });
+            break;
+        case HOLE_ID:
+            value_plain(out, (struct pen_span){ meta->id, meta->id_size });
+            break;
+        case FIELD_TIME:
+            fill_time(out, event->values[hole->what].number, &stamp, pattern);
+            break;
+        default:
+            value_fill(out, hole, event);
+            break;
+        }
     }
     pattern_copy(pattern, from, pattern->text.size, out);
     return out->size - start <= VALUE_MAX;

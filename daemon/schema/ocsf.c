@@ -258,14 +258,19 @@ static bool compute_category_uid(struct buf *out, const struct pen_event *event,
     return true;
 }
 
-static bool compute_time(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+/* PEN_FIELDS: the event has no time of its own. */
+static enum pen_field time_field(const struct pen_event *event)
 {
     if (event_has(event, PEN_TIME_GENERATED))
-        write_ms(out, event->values[PEN_TIME_GENERATED].number);
-    else if (event_has(event, PEN_EVENT_START_TIME))
-        write_ms(out, event->values[PEN_EVENT_START_TIME].number);
-    else
-        write_ms(out, meta->received_ticks);
+        return PEN_TIME_GENERATED;
+    return event_has(event, PEN_EVENT_START_TIME) ? PEN_EVENT_START_TIME : PEN_FIELDS;
+}
+
+static bool compute_time(struct buf *out, const struct pen_event *event, const struct event_meta *meta)
+{
+    enum pen_field field = time_field(event);
+
+    write_ms(out, field != PEN_FIELDS ? event->values[field].number : meta->received_ticks);
     return true;
 }
 
@@ -815,15 +820,22 @@ static void writer_took(struct writer *writer, enum pen_field field)
     writer->rest[field / 64] &= ~(UINT64_C(1) << field % 64);
 }
 
+#define IP_MAX 40                            /* bytes that OCSF has for an address */
+
+static inline bool port_valid(int64_t number)
+{
+    return number >= 0 && number <= 65535;
+}
+
 /* False where OCSF would refuse the value: it stays in unmapped. */
 static bool write_field(struct writer *writer, const struct step *step)
 {
     const union value *value = &writer->event->values[step->field];
     enum field_type type = fields[step->field].type;
 
-    if (step->port && (value->number < 0 || value->number > 65535))
+    if (step->port && !port_valid(value->number))
         return false;
-    if (type == FIELD_IP && value->text.size > 40)
+    if (type == FIELD_IP && value->text.size > IP_MAX)
         return false;
     if (type == FIELD_TIME)
         write_ms(writer->out, value->number);
@@ -903,8 +915,13 @@ static void close_down_to(struct writer *writer, uint32_t depth)
     }
 }
 
-/* What else is a hole than fields in unmapped: a step, by its index. */
-#define HOLE_STEP PEN_FIELDS
+/* How a hole is filled that is no value as value_write() has it. */
+enum {
+    HOLE_MS = HOLE_OWN,                      /* a field that is a time */
+    HOLE_IP, HOLE_PORT,                      /* a field, in the bounds that write_field() holds it to */
+    HOLE_ID,
+    HOLE_STEP,                               /* all others: a step of the plan, by its index */
+};
 
 /* Of the computed values that a flow has: what follows from its kind alone, from a field's being there, or from one field. */
 static bool computed_moves(const struct pattern *pattern, const struct computed *row)
@@ -919,24 +936,30 @@ static bool computed_moves(const struct pattern *pattern, const struct computed 
     return true;
 }
 
-/* Is its value as value_write() has it, whatever it is? */
-static bool step_is_plain(const struct step *step)
+static uint32_t field_hole(const struct step *step)
 {
-    return !step->port && fields[step->field].type != FIELD_IP && fields[step->field].type != FIELD_TIME;
+    switch (fields[step->field].type) {
+    case FIELD_TIME:
+        return HOLE_MS;
+    case FIELD_IP:
+        return HOLE_IP;
+    default:
+        return step->port ? HOLE_PORT : fields[step->field].type;
+    }
 }
 
 /* Notes a value that may differ next time. Codes follow from several fields: they are always made anew, which costs little.
  * Whether there is a value must not change: fill() and ocsf_shape() see to that. */
 static void step_note(const struct writer *writer, const struct step *step, size_t start, bool written)
 {
-    uint32_t what = HOLE_STEP + (uint32_t)(step - plans[writer->event->kind].steps);
+    uint32_t how = HOLE_STEP, what = (uint32_t)(step - plans[writer->event->kind].steps);
 
     switch (step->source) {
     case STEP_FIELD:
         if (!pattern_moves(writer->pattern, step->field))
             return;
-        if (step_is_plain(step))
-            what = step->field;
+        how = field_hole(step);
+        what = step->field;
         break;
     case STEP_CODE:
         break;
@@ -947,10 +970,16 @@ static void step_note(const struct writer *writer, const struct step *step, size
     case STEP_COMPUTED:
         if (!written || !computed_moves(writer->pattern, step->computed))
             return;                          /* in a flow, it is for want of a field that there is none */
+        if (step->computed->compute == compute_uid)
+            how = HOLE_ID;
+        if (step->computed->compute == compute_time && time_field(writer->event) != PEN_FIELDS) {
+            how = HOLE_MS;
+            what = time_field(writer->event);
+        }
         break;
     }
     if (written)
-        pattern_hole(writer->pattern, what, start, writer->out);
+        pattern_hole(writer->pattern, how, what, start, writer->out);
     else if (step->source == STEP_FIELD)
         pattern_refuse(writer->pattern);
 }
@@ -1028,20 +1057,70 @@ static uint32_t ocsf_shape(const struct pen_event *event)
     return event_is(event, PEN_DVC_ACTION, PEN_SPAN("Deny")) && code_id(&codes[0], event) != code_value(&codes[0], event);
 }
 
+/* Keeps the text, too. */
+static void write_ms_stamp(struct buf *out, int64_t ticks, struct stamp *stamp)
+{
+    size_t start = out->size;
+
+    buf_reserve(out, sizeof(stamp->text));
+    write_ms(out, ticks);
+    stamp->ticks = ticks;
+    stamp->size = (uint32_t)(out->size - start);
+    memcpy(stamp->text, out->data + start, stamp->size);
+}
+
+/* The first time of the event is its own, which others may repeat; what differs is likely to be when the record was logged. */
+static void fill_ms(struct buf *out, int64_t ticks, struct stamp *own, struct pattern *pattern)
+{
+    if (!stamp_write(out, ticks, own) && !stamp_write(out, ticks, &pattern->stamp))
+        write_ms_stamp(out, ticks, own->size == 0 ? own : &pattern->stamp);
+}
+
+static bool fill_step(struct buf *out, uint32_t step, const struct pen_event *event, const struct event_meta *meta)
+{
+    struct writer writer = { .out = out, .event = event, .meta = meta, .fills = true };
+
+    return write_value(&writer, &plans[event->kind].steps[step]);
+}
+
+static inline bool fill_hole(struct buf *out, const struct hole *hole, struct stamp *own, struct pattern *pattern,
+                             const struct pen_event *event, const struct event_meta *meta)
+{
+    const union value *value = &event->values[hole->how == HOLE_STEP ? 0 : hole->what];
+
+    switch (hole->how) {
+    case HOLE_MS:
+        fill_ms(out, value->number, own, pattern);
+        return true;
+    case HOLE_IP:
+        value_plain(out, value->text);
+        return value->text.size <= IP_MAX;
+    case HOLE_PORT:
+        buf_int(out, value->number);
+        return port_valid(value->number);
+    case HOLE_ID:
+        value_plain(out, (struct pen_span){ meta->id, meta->id_size });
+        return true;
+    case HOLE_STEP:
+        return fill_step(out, hole->what, event, meta);
+    default:
+        value_fill(out, hole, event);
+        return true;
+    }
+}
+
 static bool ocsf_fill(struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
                       struct buf *out)
 {
     size_t from = 0;
-    struct writer writer = { .out = out, .event = event, .meta = meta, .fills = true };
+    struct stamp own = { .size = 0 };
 
     for (uint32_t i = 0; i < pattern->hole_count; i++) {
         const struct hole *hole = &pattern->holes[i];
 
         pattern_copy(pattern, from, hole->at, out);
         from = hole->at;
-        if (hole->what < HOLE_STEP)
-            value_write(out, (enum field_type)hole->type, &event->values[hole->what]);
-        else if (!write_value(&writer, &plans[event->kind].steps[hole->what - HOLE_STEP]))
+        if (!fill_hole(out, hole, &own, pattern, event, meta))
             return false;
     }
     pattern_copy(pattern, from, pattern->text.size, out);

@@ -180,7 +180,7 @@ static void pattern_take(struct pattern *pattern, const struct buf *out, size_t 
         buf_add(&pattern->text, out->data + pattern->copied, end - pattern->copied);
 }
 
-void pattern_hole(struct pattern *pattern, uint32_t what, size_t start, const struct buf *out)
+void pattern_hole(struct pattern *pattern, uint32_t how, uint32_t what, size_t start, const struct buf *out)
 {
     if (pattern == NULL || pattern->refused)
         return;
@@ -192,7 +192,7 @@ void pattern_hole(struct pattern *pattern, uint32_t what, size_t start, const st
     pattern->holes[pattern->hole_count++] = (struct hole){
         .at = (uint32_t)pattern->text.size,
         .what = (uint16_t)what,
-        .type = what < PEN_FIELDS ? (uint16_t)fields[what].type : 0,
+        .how = (uint16_t)how,
     };
     pattern->copied = out->size;
 }

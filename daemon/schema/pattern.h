@@ -22,13 +22,14 @@
 #include "daemon/schema/schema.h"
 
 #define PATTERN_HOLES 48
-#define PATTERN_STEP 32              /* texts are copied in steps of this size: so much may be read and written past their end */
+#define PATTERN_STEP 64              /* texts are copied in steps of this size: so much may be read and written past their end */
 
 struct hole {
     uint32_t at;                     /* in the pattern's text: what is written here is not part of it */
-    uint16_t what;                   /* a field, as fields.def knows it, or from PEN_FIELDS on the schema's word for what goes here */
-    uint16_t type;                   /* the field's enum field_type: another table is another cache line */
+    uint16_t what;                   /* a field, as fields.def knows it, or the schema's number for what goes here */
+    uint16_t how;                    /* a field's enum field_type: as value_write() does it; from HOLE_OWN on, the schema's word */
 };
+#define HOLE_OWN 16
 
 /* A time and its text: most events name one instant three times, and all of a record when it was logged. */
 struct stamp {
@@ -70,7 +71,7 @@ void patterns_free(struct patterns *patterns);
 size_t patterns_held(const struct patterns *patterns);   /* bytes of memory beyond the struct itself */
 
 /* For schemas, which may have NULL for a pattern. `start` to the end of `out` is a value that may differ next time. */
-void pattern_hole(struct pattern *pattern, uint32_t what, size_t start, const struct buf *out);
+void pattern_hole(struct pattern *pattern, uint32_t how, uint32_t what, size_t start, const struct buf *out);
 static inline void pattern_refuse(struct pattern *pattern)
 {
     if (pattern != NULL)
@@ -80,6 +81,17 @@ static inline void pattern_refuse(struct pattern *pattern)
 static inline bool pattern_moves(const struct pattern *pattern, enum pen_field field)
 {
     return pattern != NULL && (pattern->moved[field / 64] >> (field % 64) & 1);
+}
+
+/* Writes the stamp where it is of this time. */
+static inline bool stamp_write(struct buf *out, int64_t ticks, const struct stamp *stamp)
+{
+    if (ticks != stamp->ticks || stamp->size == 0)
+        return false;
+    buf_reserve(out, sizeof(stamp->text));
+    memcpy(out->data + out->size, stamp->text, sizeof(stamp->text));
+    out->size += stamp->size;
+    return true;
 }
 
 /* Copies a part of the text: what stands between two holes. */

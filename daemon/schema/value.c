@@ -15,13 +15,27 @@ void value_text(struct buf *out, struct pen_span text)
     buf_json_string(out, text.data, text.size);
 }
 
+void value_plain(struct buf *out, struct pen_span text)
+{
+    char *at;
+
+    buf_reserve(out, text.size + 2);
+    at = out->data + out->size;
+    *at = '"';
+    at = buf_put(at + 1, text.data, text.size);
+    *at = '"';
+    out->size += text.size + 2;
+}
+
 void value_write(struct buf *out, enum field_type type, const union value *value)
 {
     switch (type) {
     case FIELD_TEXT:
+        value_text(out, value->text);
+        break;
     case FIELD_IP:
     case FIELD_MAC:
-        value_text(out, value->text);
+        value_plain(out, value->text);
         break;
     case FIELD_INT:
     case FIELD_LONG:
@@ -264,7 +278,7 @@ static void write_fields(struct buf *out, const struct pen_event *event, const u
             start = out->size;
             write_value(out, fields[id].type, &event->values[id], limits);
             if (pattern_moves(pattern, (enum pen_field)id))
-                pattern_hole(pattern, (uint32_t)id, start, out);
+                pattern_hole(pattern, fields[id].type, (uint32_t)id, start, out);
             buf_char(out, ',');
         }
     }

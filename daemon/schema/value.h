@@ -8,8 +8,29 @@
 
 /* A text as a JSON string with its quotes; most need no escapes and are copied in one go. */
 void value_text(struct buf *out, struct pen_span text);
+/* One that needs none and was looked at when it was set: an address, an event's id. */
+void value_plain(struct buf *out, struct pen_span text);
 /* Any value of that type as JSON: numbers as numbers, times as ISO text, JSON as itself. */
 void value_write(struct buf *out, enum field_type type, const union value *value);
+
+/* The same for a hole that is filled as value_write() does it. */
+static inline void value_fill(struct buf *out, const struct hole *hole, const struct pen_event *event)
+{
+    const union value *value = &event->values[hole->what];
+
+    switch (hole->how) {
+    case FIELD_INT:
+    case FIELD_LONG:
+        buf_int(out, value->number);
+        break;
+    case FIELD_TEXT:
+        buf_json_string(out, value->text.data, value->text.size);
+        break;
+    default:
+        value_write(out, (enum field_type)hole->how, value);
+        break;
+    }
+}
 
 /* How a bound counts: a text column by what it says, JSON by what it is written with (quotes and escapes too). */
 enum value_measure { VALUE_SAID, VALUE_WRITTEN };
