@@ -35,6 +35,15 @@ static void test_numbers(void **state)
             expect(&buf, number == 0 ? "0" : text + 1);
         }
     }
+    for (int64_t four = 0; four < 10000; four++) {                       /* any four digits, at any place */
+        for (int64_t power = 1; power <= INT64_C(1000000000000); power *= 10000) {
+            char text[24];
+
+            snprintf(text, sizeof(text), "%lld", (long long)(four * power + 1234));
+            buf_int(&buf, four * power + 1234);
+            expect(&buf, text);
+        }
+    }
     buf_real(&buf, 0.1);
     expect(&buf, "0.1");
     buf_real(&buf, 1.0 / 3);
