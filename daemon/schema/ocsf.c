@@ -920,8 +920,67 @@ enum {
     HOLE_MS = HOLE_OWN,                      /* a field that is a time */
     HOLE_IP, HOLE_PORT,                      /* a field, in the bounds that write_field() holds it to */
     HOLE_ID,
+    HOLE_PROTOCOL,
     HOLE_STEP,                               /* all others: a step of the plan, by its index */
 };
+
+/* Fields whose words a flow's codes are made of, and which move from tuple to tuple. */
+static const enum pen_field spoken[PATTERN_WORDS] = {
+    PEN_NETWORK_DIRECTION, PEN_DVC_ACTION, PEN_EVENT_RESULT, PEN_EVENT_SEVERITY, PEN_FLOW_STATE,
+};
+
+static bool is_spoken(enum pen_field field)
+{
+    for (size_t i = 0; i < COUNT(spoken); i++)
+        if (spoken[i] == field)
+            return true;
+    return false;
+}
+
+/* Does a field move that code_value() asks, whatever the code? */
+static bool code_moves(const struct pattern *pattern, const struct code *code)
+{
+    return pattern_moves(pattern, code->field) || pattern_moves(pattern, PEN_DVC_ACTION) ||
+           pattern_moves(pattern, PEN_HTTP_STATUS) || pattern_moves(pattern, PEN_EVENT_ORIGINAL_SEVERITY);
+}
+
+/* Is it made of nothing but spoken words and of what holds still? */
+static bool code_is_spoken(const struct pattern *pattern, const struct code *code)
+{
+    return (is_spoken(code->field) || !pattern_moves(pattern, code->field)) &&
+           !pattern_moves(pattern, PEN_HTTP_STATUS) && !pattern_moves(pattern, PEN_EVENT_ORIGINAL_SEVERITY);
+}
+
+/* The code of a step, or the one that type_uid ends with; NULL: neither. */
+static const struct code *step_code(const struct step *step, enum pen_kind kind)
+{
+    if (step->source == STEP_COMPUTED && step->computed->compute == compute_type_uid)
+        return activity_code(kind);
+    return step->source == STEP_CODE ? step->code : NULL;
+}
+
+/* A number of one digit, or none: -1. */
+static int code_digit(const struct code *code, const struct pen_event *event)
+{
+    int id = code_value(code, event);
+
+    return id >= 0 && id <= 9 ? id : -1;
+}
+
+/* True: there is no hole. A code that holds still is part of the text, and so is a digit that is put right there. */
+static bool step_note_code(const struct writer *writer, const struct step *step, uint32_t what)
+{
+    const struct code *code = step_code(step, writer->event->kind);
+
+    if (code == NULL)
+        return false;
+    if (!code_moves(writer->pattern, code))
+        return true;
+    if (!code_is_spoken(writer->pattern, code) || code_digit(code, writer->event) < 0)
+        return false;
+    pattern_digit(writer->pattern, what, writer->out);
+    return true;
+}
 
 /* Of the computed values that a flow has: what follows from its kind alone, from a field's being there, or from one field. */
 static bool computed_moves(const struct pattern *pattern, const struct computed *row)
@@ -948,8 +1007,7 @@ static uint32_t field_hole(const struct step *step)
     }
 }
 
-/* Notes a value that may differ next time. Codes follow from several fields: they are always made anew, which costs little.
- * Whether there is a value must not change: fill() and ocsf_shape() see to that. */
+/* Notes a value that may differ next time. Whether there is a value must not change: fill() and ocsf_shape() see to that. */
 static void step_note(const struct writer *writer, const struct step *step, size_t start, bool written)
 {
     uint32_t how = HOLE_STEP, what = (uint32_t)(step - plans[writer->event->kind].steps);
@@ -962,16 +1020,22 @@ static void step_note(const struct writer *writer, const struct step *step, size
         what = step->field;
         break;
     case STEP_CODE:
+        if (step_note_code(writer, step, what))
+            return;
         break;
     case STEP_SIBLING:
-        if (written)
+        if (written && code_moves(writer->pattern, step->code))
             pattern_refuse(writer->pattern);
         return;
     case STEP_COMPUTED:
         if (!written || !computed_moves(writer->pattern, step->computed))
             return;                          /* in a flow, it is for want of a field that there is none */
+        if (step_note_code(writer, step, what))
+            return;
         if (step->computed->compute == compute_uid)
             how = HOLE_ID;
+        if (step->computed->compute == compute_protocol_name)
+            how = HOLE_PROTOCOL;
         if (step->computed->compute == compute_time && time_field(writer->event) != PEN_FIELDS) {
             how = HOLE_MS;
             what = time_field(writer->event);
@@ -1101,6 +1165,8 @@ static inline bool fill_hole(struct buf *out, const struct hole *hole, struct st
     case HOLE_ID:
         value_plain(out, (struct pen_span){ meta->id, meta->id_size });
         return true;
+    case HOLE_PROTOCOL:
+        return compute_protocol_name(out, event, meta);
     case HOLE_STEP:
         return fill_step(out, hole->what, event, meta);
     default:
@@ -1109,12 +1175,49 @@ static inline bool fill_hole(struct buf *out, const struct hole *hole, struct st
     }
 }
 
+/* False: one is more than a digit, or nothing at all. */
+static bool spell(struct spelled *spelled, const struct pattern *pattern, const struct pen_event *event)
+{
+    for (uint32_t i = 0; i < pattern->digit_count; i++) {
+        int digit = code_digit(step_code(&plans[event->kind].steps[pattern->digits[i].what], event->kind), event);
+
+        if (digit < 0)
+            return false;
+        spelled->digits[i] = (char)('0' + digit);
+    }
+    spelled->known = true;
+    return true;
+}
+
+static bool fill_digits(struct pattern *pattern, const struct pen_event *event)
+{
+    struct pattern_words words = { .sizes = 0 };
+    struct spelled *spelled;
+
+    for (uint32_t i = 0; i < PATTERN_WORDS; i++) {
+        struct pen_span text = event->values[spoken[i]].text;
+
+        if (!event_has(event, spoken[i]))
+            continue;
+        if (text.size == 0 || text.size > WORD_MAX)
+            return false;
+        words_add(&words, i, text);
+    }
+    spelled = pattern_spelled(pattern, &words);
+    if (!spelled->known && !spell(spelled, pattern, event))
+        return false;
+    pattern_spell(pattern, spelled);
+    return true;
+}
+
 static bool ocsf_fill(struct pattern *pattern, const struct pen_event *event, const struct event_meta *meta,
                       struct buf *out)
 {
     size_t from = 0;
     struct stamp own = { .size = 0 };
 
+    if (!fill_digits(pattern, event))
+        return false;
     for (uint32_t i = 0; i < pattern->hole_count; i++) {
         const struct hole *hole = &pattern->holes[i];
 

@@ -163,7 +163,9 @@ static struct pattern *patterns_begin(struct patterns *patterns, const struct pe
     pattern->shape = shape;
     pattern->refused = false;
     pattern->stamp.size = 0;
-    pattern->hole_count = 0;
+    pattern->hole_count = pattern->digit_count = 0;
+    for (size_t i = 0; i < PATTERN_SPELLED; i++)
+        pattern->spelled[i].known = false;
     pattern->text.size = 0;
     pattern->copied = out->size;
     return pattern;
@@ -195,6 +197,37 @@ void pattern_hole(struct pattern *pattern, uint32_t how, uint32_t what, size_t s
         .how = (uint16_t)how,
     };
     pattern->copied = out->size;
+}
+
+void pattern_digit(struct pattern *pattern, uint32_t what, const struct buf *out)
+{
+    if (pattern == NULL || pattern->refused)
+        return;
+    if (pattern->digit_count == PATTERN_DIGITS) {
+        pattern->refused = true;
+        return;
+    }
+    pattern->digits[pattern->digit_count++] = (struct digit){
+        .at = (uint32_t)(pattern->text.size + (out->size - 1 - pattern->copied)), .what = what,
+    };
+}
+
+struct spelled *pattern_spelled(struct pattern *pattern, const struct pattern_words *words)
+{
+    uint64_t hash = words->sizes, differ;
+    struct spelled *spelled;
+
+    for (size_t i = 0; i < PATTERN_WORDS; i++)
+        hash = hash * 31 + words->texts[i][0];
+    spelled = &pattern->spelled[(hash * UINT64_C(0x9E3779B97F4A7C15) >> 32) % PATTERN_SPELLED];
+    differ = spelled->words.sizes ^ words->sizes;
+    for (size_t i = 0; i < PATTERN_WORDS; i++)
+        differ |= (spelled->words.texts[i][0] ^ words->texts[i][0]) | (spelled->words.texts[i][1] ^ words->texts[i][1]);
+    if (differ != 0) {
+        spelled->words = *words;
+        spelled->known = false;
+    }
+    return spelled;
 }
 
 uint32_t patterns_write(struct patterns *patterns, const struct schema *schema, const struct pen_event *event,

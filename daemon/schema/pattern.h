@@ -12,6 +12,9 @@
  * that were seen to move are remembered, and the time the record was logged is one of them from the start. The others hold
  * still, and what they say is kept: where a further record's event says the same, byte for byte, the patterns serve it, too.
  *
+ * A schema that makes numbers of words (inbound is 1, outbound is 2) has no holes for them where they are one digit: the digit
+ * stands in the pattern and is put right for each event. What digits a combination of words makes is found out once and kept.
+ *
  * What must hold: the bytes are those of write(). A pattern serves one schema, one set of fields that move, one content of all
  * others, one set of fields that are set, and one shape, which is the schema's to tell. A schema refuses where a field that
  * moves decides more than what stands in its own hole.
@@ -38,6 +41,26 @@ struct stamp {
     char text[40];                   /* as it stands in a message; all of it is copied, whatever the size */
 };
 
+#define PATTERN_DIGITS 12
+#define PATTERN_WORDS 5              /* fields that say one of a few words; which, is the schema's to tell */
+#define PATTERN_SPELLED 16           /* combinations of words, each in the place that its hash says */
+
+struct digit {
+    uint32_t at;                     /* in the pattern's text */
+    uint32_t what;                   /* the schema's number for it */
+};
+
+struct pattern_words {
+    uint64_t texts[PATTERN_WORDS][2];    /* as words_add() reads them; zeros: not set */
+    uint64_t sizes;                      /* a byte each */
+};
+
+struct spelled {
+    struct pattern_words words;
+    char digits[PATTERN_DIGITS];     /* that they make, in the order of the pattern's */
+    bool known;                      /* or nobody has asked yet */
+};
+
 struct pattern {
     bool made;
     uint64_t set[FIELD_WORDS], moved[FIELD_WORDS];
@@ -46,6 +69,9 @@ struct pattern {
     uint32_t hole_count;
     struct hole holes[PATTERN_HOLES];
     struct stamp stamp;              /* for the schema's use: nothing to begin with */
+    uint32_t digit_count;
+    struct digit digits[PATTERN_DIGITS];
+    struct spelled spelled[PATTERN_SPELLED];
     struct buf text;                 /* without what stood in the holes; PATTERN_STEP bytes of slack behind it */
     size_t copied;                   /* while it is made: up to here of `out` is in the text */
 };
@@ -72,6 +98,41 @@ size_t patterns_held(const struct patterns *patterns);   /* bytes of memory beyo
 
 /* For schemas, which may have NULL for a pattern. `start` to the end of `out` is a value that may differ next time. */
 void pattern_hole(struct pattern *pattern, uint32_t how, uint32_t what, size_t start, const struct buf *out);
+/* The last byte of `out` is a digit that follows from the words, and from what holds still. */
+void pattern_digit(struct pattern *pattern, uint32_t what, const struct buf *out);
+/* What these words make, known or to be made known. */
+struct spelled *pattern_spelled(struct pattern *pattern, const struct pattern_words *words);
+
+/* The text of a set field as one of the words: it has 1 to WORD_MAX bytes, read as two pieces of eight, of four or of one that
+ * overlap (of three bytes the middle one beside them). With its size they tell all of it. */
+#define WORD_MAX 16
+static inline void words_add(struct pattern_words *words, uint32_t index, struct pen_span text)
+{
+    uint64_t *to = words->texts[index];
+
+    if (text.size >= 8) {
+        memcpy(&to[0], text.data, 8);
+        memcpy(&to[1], text.data + text.size - 8, 8);
+    } else if (text.size >= 4) {
+        uint32_t first, last;
+
+        memcpy(&first, text.data, 4);
+        memcpy(&last, text.data + text.size - 4, 4);
+        to[0] = first | (uint64_t)last << 32;
+    } else {
+        to[0] = (unsigned char)text.data[0] | (uint64_t)(unsigned char)text.data[text.size / 2] << 8 |
+                (uint64_t)(unsigned char)text.data[text.size - 1] << 16;
+    }
+    words->sizes |= (uint64_t)text.size << 8 * index;
+}
+
+/* The text says those digits from now on. */
+static inline void pattern_spell(struct pattern *pattern, const struct spelled *spelled)
+{
+    for (uint32_t i = 0; i < pattern->digit_count; i++)
+        pattern->text.data[pattern->digits[i].at] = spelled->digits[i];
+}
+
 static inline void pattern_refuse(struct pattern *pattern)
 {
     if (pattern != NULL)

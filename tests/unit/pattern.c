@@ -206,6 +206,56 @@ static void test_fields_that_lean_on_each_other(void **state)
     }
 }
 
+static void emit_word(struct test *test, struct pen_event *event, enum pen_field field, const char *word, size_t size)
+{
+    pen_set_text(event, field, pen_out_copy(test->out, (struct pen_span){ word, size }));
+    pen_out_emit(test->out, event);
+}
+
+/* A number follows from a word and from no other that looks much like it: one that differs in a byte, or is longer or shorter
+ * by one. */
+static void test_words_alike(void **state)
+{
+    static const struct { enum pen_field field; const char *words[4]; } said[] = {
+        { PEN_NETWORK_DIRECTION, { "Inbound", "Outbound", "NA", "Local" } },
+        { PEN_DVC_ACTION, { "Allow", "Deny", "Reset Source", "Reset" } },
+        { PEN_EVENT_RESULT, { "Success", "Failure", "NA", "FAILURE" } },
+        { PEN_EVENT_SEVERITY, { "Informational", "Low", "Critical", "high" } },
+        { PEN_FLOW_STATE, { "B", "C", "E", "D" } },
+    };
+    struct test *test = *state;
+
+    for (size_t i = 0; i < sizeof(said) / sizeof(*said); i++) {
+        struct pen_event *event;
+
+        out_begin(test->out, 0);
+        event = flow(test);
+        set_tuple(event, 1);
+        for (size_t n = 0; n < 2; n++)               /* that it moves is known before there is a word that has no number */
+            emit_word(test, event, said[i].field, said[i].words[n], strlen(said[i].words[n]));
+        for (size_t n = 0; n < 4 * 4; n++) {
+            const char *word = said[i].words[n % 4];
+            size_t size = strlen(word);
+
+            emit_word(test, event, said[i].field, word, size);
+            for (size_t at = 0; at <= size; at++) {
+                char other[32] = { 0 };
+
+                memcpy(other, word, size);
+                other[at] = '_';
+                emit_word(test, event, said[i].field, other, size + (at == size));
+                other[size] = word[size - 1];
+                emit_word(test, event, said[i].field, at < size ? other : word, size + (at < size));
+                memset(other, word[0], size + 1);
+                emit_word(test, event, said[i].field, other, size + 1);
+                emit_word(test, event, said[i].field, word, size - (size > 1));
+                emit_word(test, event, said[i].field, word, size);
+            }
+        }
+        assert_true(fits_one(&test->ocsf, event));
+    }
+}
+
 static uint64_t draw(struct test *test, uint64_t below)
 {
     test->random = test->random * 6364136223846793005u + 1442695040888963407u;
@@ -303,6 +353,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tuples, setup, teardown),
         cmocka_unit_test_setup_teardown(test_records_alike, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fields_that_lean_on_each_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_words_alike, setup, teardown),
         cmocka_unit_test_setup_teardown(test_any_change, setup, teardown),
     };
 
