@@ -100,6 +100,48 @@ static void a_broken_tuple_costs_itself_only(void **state)
     (void)state;
 }
 
+/* A counter of any size, and one that has some other byte at any place. */
+static void a_counter_is_digits_and_nothing_else(void **state)
+{
+    static const char digits[] = "908172635443210987", others[] = "/:-+. x\x7F\xC3";
+    char tuple[128], line[64], record[2048];
+    struct parsed parsed;
+
+    for (int size = 1; size <= 18; size++) {
+        snprintf(tuple, sizeof(tuple), "\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A,E,1,%.*s,3,4\"", size, digits);
+        snprintf(record, sizeof(record), NSG("%s"), tuple);
+        snprintf(line, sizeof(line), "SrcBytes=%.*s", size, digits);
+        parsed = parse_text(record);
+        assert_line(&parsed, line);
+        parsed_free(&parsed);
+        for (size_t other = 0; other < sizeof(others) - 1; other++) {
+            for (int at = 0; at < size; at++) {
+                snprintf(tuple, sizeof(tuple), "\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A,E,1,%.*s%c%.*s,3,4\"", at, digits,
+                         others[other], size - at - 1, digits + at + 1);
+                snprintf(record, sizeof(record), NSG("%s"), tuple);
+                parsed = parse_text(record);
+                if (parsed.parser == nsg_flow_parser.name)       /* half a character is no JSON */
+                    assert_non_null(strstr(parsed.blame, "a counter is no number"));
+                parsed_free(&parsed);
+            }
+        }
+    }
+    (void)state;
+}
+
+/* One address that is none is said first, whatever else is wrong behind it; in the first tuple as in another. */
+static void an_address_comes_before_what_stands_behind_it(void **state)
+{
+    EXPECT(NSG("\"1487282421,10.0.0.1,10.0.0.2.3,1,99999,T,Q,Q\""), "nsg-flow",
+           "Trouble=flows[0] group 0 tuple 0: the destination is no IP address");
+    EXPECT(NSG("\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\",\"1487282421,10.0.0.x,10.0.0.2.3,1,2,T,I,A\""), "nsg-flow",
+           "Trouble=flows[0] group 0 tuple 1: the source is no IP address");
+    EXPECT(NSG("\"1487282421,10.0.0.1,10.0.0.2,1,2,T,I,A\",\"1487282421,10.0.0.3,,1,2,T,I,A\""), "nsg-flow",
+           "Trouble=flows[0] group 0 tuple 1: the destination is no IP address");
+    EXPECT(NSG("\"x,10.0.0.x,10.0.0.2,1,2,T,I,A\""), "nsg-flow", "Trouble=flows[0] group 0 tuple 0: the time is no count of seconds");
+    (void)state;
+}
+
 static void a_broken_part_of_the_structure_costs_itself_only(void **state)
 {
     struct parsed parsed = parse_text(
@@ -337,6 +379,8 @@ int main(void)
         cmocka_unit_test(seconds_and_milliseconds_are_told_apart),
         cmocka_unit_test(nothing_of_one_tuple_stays_for_the_next),
         cmocka_unit_test(a_broken_tuple_costs_itself_only),
+        cmocka_unit_test(a_counter_is_digits_and_nothing_else),
+        cmocka_unit_test(an_address_comes_before_what_stands_behind_it),
         cmocka_unit_test(a_broken_part_of_the_structure_costs_itself_only),
         cmocka_unit_test(what_is_no_mac_is_kept_with_its_own_group_only),
         cmocka_unit_test(the_records_own_mac_is_kept_where_the_groups_is_another),
