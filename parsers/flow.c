@@ -2,7 +2,6 @@
 #include "parsers/flow.h"
 
 #include <endian.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #ifdef __SSE2__
@@ -231,13 +230,13 @@ static bool mac_differs(const struct flow *flow, struct pen_span mac)
 void flow_set_mac(struct flow *flow, struct pen_span mac)
 {
     bool bad = !is_bare_mac(mac), differs = mac_differs(flow, mac);
-    char *plain = bad ? NULL : pen_out_alloc(flow->out, 18);
+    char *plain = bad ? NULL : pen_out_alloc(flow->out, 17);
 
     flow->mac = mac;
     flow->mac_at = PEN_FIELDS;
     if (plain != NULL) {
-        snprintf(plain, 18, "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", mac.data, mac.data + 2, mac.data + 4, mac.data + 6,
-                 mac.data + 8, mac.data + 10);
+        for (size_t i = 0; i < 17; i++)
+            plain[i] = i % 3 == 2 ? ':' : mac.data[i - i / 3];
         flow->mac = (struct pen_span){ plain, 17 };
     }
     /* What is to be said of a bad or of another MAC is of this group only. */
