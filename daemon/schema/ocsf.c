@@ -915,13 +915,13 @@ static void close_down_to(struct writer *writer, uint32_t depth)
     }
 }
 
-/* How a hole is filled that is no value as value_write() has it. */
+/* How a hole is filled that is no value as value_write() has it: first the fields, then steps of the plan, by their index. */
 enum {
-    HOLE_MS = HOLE_OWN,                      /* a field that is a time */
-    HOLE_IP, HOLE_PORT,                      /* a field, in the bounds that write_field() holds it to */
+    HOLE_MS = HOLE_OWN,                      /* a time */
+    HOLE_IP, HOLE_PORT,                      /* in the bounds that write_field() holds them to */
     HOLE_ID,
     HOLE_PROTOCOL,
-    HOLE_STEP,                               /* all others: a step of the plan, by its index */
+    HOLE_STEP,                               /* any other */
 };
 
 /* Fields whose words a flow's codes are made of, and which move from tuple to tuple. */
@@ -1150,7 +1150,7 @@ static bool fill_step(struct buf *out, uint32_t step, const struct pen_event *ev
 static inline bool fill_hole(struct buf *out, const struct hole *hole, struct stamp *own, struct pattern *pattern,
                              const struct pen_event *event, const struct event_meta *meta)
 {
-    const union value *value = &event->values[hole->how == HOLE_STEP ? 0 : hole->what];
+    const union value *value = hole->how < HOLE_ID ? &event->values[hole->what] : NULL;
 
     switch (hole->how) {
     case HOLE_MS:
