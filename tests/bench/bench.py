@@ -30,7 +30,8 @@ from measure import GB, MB                                          # noqa: E402
 ALL = CASES + curves.POINTS
 GROUPS = tuple({case.group: None for case in ALL})
 FOLDER = ROOT / 'build' / 'bench'
-HEAVY = 2                            # runs of a point of a curve, at most
+TWICE = ('scale', 'latency')         # groups that take most of the time and vary least: two runs at most
+MARGIN = 1.1                         # a run counts whose yardstick took so much of the best one at most
 
 
 def machine():
@@ -81,26 +82,41 @@ def median(values):
     return statistics.median(values), (max(values) - min(values)) / 2
 
 
-def summary(runs):
-    """What the runs of one case come to: every number's [median, spread]."""
-    if not runs:
-        return None
+def numbers_of(runs):
+    """Every number's [median, spread]."""
     if 'wall' in runs[0]:
         return {'MB/s': median([run['bytes'] / MB / run['wall'] for run in runs]),
                 'CPU s/GB': median([run['cpu'] / (run['bytes'] / GB) for run in runs]),
                 'Mev/CPUs': median([run['events'] / 1e6 / run['cpu'] for run in runs]),
                 'RSS MiB': (max(run['rss'] for run in runs) / 2**20, 0)}
     return {name: runs[0][name] if name == 'unit' else median([run[name] for run in runs])
-            for name in runs[0] if name not in ('key', 'run', 'load')}
+            for name in runs[0] if name not in ('key', 'run', 'load', 'yardstick')}
+
+
+def steady(runs, best):
+    """Those that met the machine about as fast as it ever was in this bench: chosen by the yardstick, never by the outcome."""
+    return [run for run in runs if run['yardstick'] <= MARGIN * best]
+
+
+def summary(runs, best=None):
+    """What the runs of one case come to: the numbers of the steady ones, or of all where none is, and `of`: how many are steady, of
+    how many. `best` is the best yardstick of all cases' runs; a latency has none, and counts whatever it was."""
+    if not runs:
+        return None
+    if 'yardstick' not in runs[0]:
+        return numbers_of(runs)
+    found = steady(runs, best)
+    return {'of': [len(found), len(runs)], **numbers_of(found or runs)}
 
 
 def cost_of(found):
     """The one number that is compared with an earlier table: CPU, or time, where less is better."""
-    return next((found[name][0] for name in ('CPU s/GB', 'p50', 'ns') if name in found), None)
+    return next((found[name][0] for name in ('CPU s/GB', 'CPU', 'p50', 'ns') if name in found), None)
 
 
 def line_of(case, found, before):
     """One line of the table."""
+    of = '{}/{}'.format(*found['of']) if 'of' in found else ''
     ratio = f'{cost_of(found) / cost_of(before):6.2f}x' if before else ''
     if 'MB/s' in found:
         (speed, a), (cpu, b) = found['MB/s'], found['CPU s/GB']
@@ -109,8 +125,8 @@ def line_of(case, found, before):
     elif 'ns' in found:
         numbers = f'{found["ns"][0]:9.2f} ±{found["ns"][1]:6.2f} ns/{found["unit"]:38}'
     else:
-        numbers = '  '.join(f'{name} {value:.1f} ±{spread:.1f}' for name, (value, spread) in found.items()) + ' ms'
-    return f'{case.name:48} {case.family:9} {numbers} {ratio}'.rstrip()
+        numbers = '  '.join('{} {:.1f} ±{:.1f}'.format(name, *number) for name, number in found.items() if name != 'of') + ' ms'
+    return f'{case.name:48} {case.family:9} {of:4} {numbers} {ratio}'.rstrip()
 
 
 def print_table(cases, table, before):
@@ -121,7 +137,8 @@ def print_table(cases, table, before):
             continue
         if case.group != group:
             group = case.group
-            print(f'\n{group:58} ' + ('    MB/s         CPU s/GB        budget Mev/CPUs RSS MiB' if 'MB/s' in found else ''))
+            columns = '    MB/s         CPU s/GB        budget Mev/CPUs RSS MiB' if 'MB/s' in found else ''
+            print(f'\n{group:58} {"runs" if "of" in found else ""} {columns}'.rstrip())
         print(line_of(case, found, before.get(case.key)))
 
 
@@ -137,7 +154,7 @@ def measure_all(cases, lab, book, runs):
     left = {case.key for case in cases}
     for number in range(runs):
         for case in cases:
-            if case.key not in left or book.has(case.key, number) or (case.group == 'scale' and number >= HEAVY):
+            if case.key not in left or book.has(case.key, number) or (case.group in TWICE and number >= 2):
                 continue
             print(f'{time.strftime("%H:%M:%S")} {number + 1}/{runs} {case.key}', file=sys.stderr, flush=True)
             try:
@@ -152,7 +169,8 @@ def measure_all(cases, lab, book, runs):
 def parse_options():
     parser = argparse.ArgumentParser(prog='tests/bench/run', description='Measures Penstock and its peers; prints one table.')
     parser.add_argument('--quick', action='store_true', help='less data, one run, fewer rows and points: some minutes')
-    parser.add_argument('--size', type=size_of, help='of each kind of log, with K, M or G; flow logs a quarter (100M; quick: 20M)')
+    parser.add_argument('--size', type=size_of,
+                        help='of an Activity Log, with K, M or G; other logs have a quarter of it (400M; quick: 40M)')
     parser.add_argument('--runs', type=int, help='of everything (3; quick: 1)')
     parser.add_argument('--only', action='append', choices=GROUPS, help='this group of rows; may be repeated')
     parser.add_argument('--family', action='append', choices=FAMILIES + ('nsg-lines',), help='this kind of log')
@@ -162,7 +180,7 @@ def parse_options():
     parser.add_argument('--page', action='store_true', help='write docs/performance.md, its plots and README\'s figures anew')
     parser.add_argument('--fresh', action='store_true', help='forget what a bench that was stopped has measured')
     options = parser.parse_args()
-    options.size = options.size or (20 * MB if options.quick else 100 * MB)
+    options.size = options.size or (40 * MB if options.quick else 400 * MB)
     options.runs = options.runs or (1 if options.quick else 3)
     return options
 
@@ -184,13 +202,16 @@ def main():
             measure_all(cases, lab, book, options.runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    rows = {case.key: summary(book.of(case.key)) for case in ALL}
+    yardsticks = sorted(run['yardstick'] for run in book.runs if 'yardstick' in run) or [0]
+    rows = {case.key: summary(book.of(case.key), yardsticks[0]) for case in ALL}
     table = {**book.head, 'runs': options.runs, 'load': statistics.median([run['load'] for run in book.runs] or [0]),
+             'yardstick': [yardsticks[0], statistics.median(yardsticks), yardsticks[-1]], 'margin': MARGIN,
              'rows': {key: found for key, found in rows.items() if found}}
     for path in filter(None, (FOLDER / 'table.json', options.save)):
         path.write_text(json.dumps(table, indent=1) + '\n')
-    print(f'{table["machine"]}\n{table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of each log, '
-          f'{options.runs} runs, load {table["load"]:.1f}, {time.monotonic() - start:.0f} s')
+    print(f'{table["machine"]}\n{table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB, '
+          f'{options.runs} runs, load {table["load"]:.1f}, {time.monotonic() - start:.0f} s; yardstick '
+          '{:.0f} ms at best, {:.0f} mostly, {:.0f} at worst'.format(*table['yardstick']))
     print_table(cases, table, before)
     if options.page:
         page.write(table, CASES, curves)

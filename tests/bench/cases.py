@@ -118,8 +118,8 @@ def peer(which, family, codec):
         messages = made.events if which.kind == 'tuples' else made.records
         with lab.topic() as topic:
             bootstrap = lab.kafka().bootstrap
-            running = which.start(lab.folder / 'peer', path, bootstrap, topic, codec)
-            cost = measure.peer(running, lab.folder / 'peer' / 'log', bootstrap, topic, messages)
+            cost = measure.peer(lambda: which.start(lab.folder / 'peer', path, bootstrap, topic, codec),
+                                lab.folder / 'peer' / 'log', bootstrap, topic, messages)
         return moved(cost, made.bytes, messages)
     return once
 
@@ -131,8 +131,8 @@ def kcat_same(family, codec):
         messages = lab.messages(family)
         with lab.topic() as topic:
             bootstrap = lab.kafka().bootstrap
-            running = peers.KCAT_KEYED.start(lab.folder / 'peer', messages, bootstrap, topic, codec)
-            cost = measure.peer(running, lab.folder / 'peer' / 'log', bootstrap, topic, made.events)
+            cost = measure.peer(lambda: peers.KCAT_KEYED.start(lab.folder / 'peer', messages, bootstrap, topic, codec),
+                                lab.folder / 'peer' / 'log', bootstrap, topic, made.events)
         return moved(cost, made.bytes, made.events)
     return once
 
@@ -147,15 +147,37 @@ def line_to_kafka(gap_s, lines, **more):
     return lambda lab: latency.to_kafka(lab, gap_s, lines, more)
 
 
+# ---- Start and stop: of a file with one record in it
+
+def started(cost):
+    return {'CPU': 1000 * cost.cpu, 'yardstick': cost.yardstick}
+
+
+def start_parse(lab):
+    return started(measure.parse(lab.logs('activity', 1)[0], 'asim'))
+
+
+def start_sentinel(lab):
+    path, made = lab.logs('activity', 1)
+    return started(measure.daemon(lab.folder / 'daemon', [files(path), lab.sentinel()], delivered(made.events)))
+
+
+def start_kafka(lab):
+    path, made = lab.logs('activity', 1)
+    with lab.topic() as topic:
+        return started(measure.daemon(lab.folder / 'daemon', [files(path), lab.siem(topic)], delivered(made.events)))
+
+
 # ---- Doors: the hot paths by themselves, by doors.c
 
 def door(name, family):
     def once(lab):
         path, _ = lab.logs(family, DOOR_BYTES)
+        before = measure.yardstick()
         done = subprocess.run([build_folder() / 'tests' / 'bench-doors', str(DOOR_ROUNDS), name, path], cwd=lab.folder, text=True,
                               stdout=subprocess.PIPE, check=True, env=environment())
         units, unit, ns = done.stdout.split('\t')[2:]
-        return {'ns': int(ns) / int(units), 'unit': unit}
+        return {'ns': int(ns) / int(units), 'unit': unit, 'yardstick': (before + measure.yardstick()) / 2}
     return once
 
 
@@ -202,5 +224,7 @@ CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', lin
           Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', line_to_kafka(0.1, 100, flush='10ms')),
           Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', line_to_kafka(0.001, 8000, flush='100ms'),
                quick=False)]
+CASES += [Case('start', 'penstock parse', 'activity', start_parse), Case('start', 'daemon, to Sentinel', 'activity', start_sentinel),
+          Case('start', 'daemon, to Kafka', 'activity', start_kafka)]
 CASES += [Case('doors', name, family, door(name, family), quick=family in ('activity', 'nsg'))
           for name in DOORS for family in FAMILIES if name not in ('raw', 'work-raw', 'spool') or family == 'activity']

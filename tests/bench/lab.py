@@ -17,7 +17,7 @@ from penstock import total
 
 FAMILIES = ('activity', 'nsg', 'vnet', 'alert')
 # A byte of a flow log becomes ten or more of messages: less of it is as much work.
-SHARE = {'activity': 1, 'alert': 0.5, 'nsg': 0.25, 'vnet': 0.25, 'nsg-lines': 0.25}
+SHARE = {'activity': 1, 'alert': 0.25, 'nsg': 0.25, 'vnet': 0.25, 'nsg-lines': 0.25}
 MAKERS = {'activity': records.write_activity, 'nsg': records.write_nsg, 'vnet': records.write_vnet,
           'alert': records.write_alerts,
           'nsg-lines': lambda path, size, seed: records.write_lines(path, records.nsg_record, records.Maker(seed), None, size)}

@@ -4,6 +4,7 @@ CPU is the process's own, with its threads and the children it has waited for: t
 it does, so that the wall clock, with few cores, says as much about them. GB and MB are of input, decimal.
 """
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import time
 
-from penstock import Penstock, binary, environment, total
+from penstock import Penstock, binary, build_folder, environment, total
 
 MB, GB = 10**6, 10**9
 LOOK_EVERY = 0.02                    # seconds between two looks at a process's memory
@@ -24,6 +25,7 @@ class Cost:
     wall: float                      # seconds
     cpu: float                       # seconds, user and system
     rss: int                         # bytes resident at their highest
+    yardstick: float = None          # milliseconds: how slow the machine was, directly before and after
 
 
 def ended(process, status=(0,)):
@@ -52,6 +54,22 @@ def wait_a_little(start):
     time.sleep(max(LOOK_EVERY, 0.03 * (time.monotonic() - start)))
 
 
+def yardstick():
+    """What the same small piece of work costs just now, in milliseconds of CPU: yardstick.c."""
+    return float(subprocess.run([build_folder() / 'tests' / 'bench-yardstick'], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def by_yardstick(measure):
+    """The function's Cost, with the mean of what the yardstick took directly before and after."""
+    @functools.wraps(measure)
+    def measure_between(*arguments, **more):
+        before = yardstick()
+        cost = measure(*arguments, **more)
+        return dataclasses.replace(cost, yardstick=(before + yardstick()) / 2)
+    return measure_between
+
+
+@by_yardstick
 def parse(path, schema):
     """Runs `penstock parse` to its end."""
     start, peak = time.monotonic(), 0
@@ -66,6 +84,7 @@ def waiting(counters):
     return total(counters, 'held') + total(counters, 'spooled')
 
 
+@by_yardstick
 def daemon(folder, sections, done, fresh=True, **settings):
     """Runs the daemon until done(counters); from its start to then."""
     if fresh:
@@ -93,9 +112,11 @@ def end_of(bootstrap, topic):
     return int(found[1]) if found else 0
 
 
-def peer(process, log, bootstrap, topic, messages):
-    """Runs what was started until the topic has all messages, or it ends by itself."""
+@by_yardstick
+def peer(begin, log, bootstrap, topic, messages):
+    """Runs the process that begin() starts until the topic has all messages, or it ends by itself."""
     start, peak = time.monotonic(), 0
+    process = begin()
     try:
         while end_of(bootstrap, topic) < messages:
             if is_over(process):

@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import svg
-from measure import MB
+from measure import GB, MB
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
@@ -17,11 +17,16 @@ BEGINNING = '''# What it costs
 
 {where}.
 
-Medians of {runs} runs, turn about; behind ± half the way from the least to the most. The load is the median of what `uptime` says: what is
-above two or three is other work on the same cores, and then MB/s says little and CPU too much. MB and GB are of input, decimal. CPU is the
-process's own, user and system, of all its threads. What the far ends cost on the same cores is not in it, but it is in MB/s.
-A virtual machine's neighbours do not show in its load and still make everything on it up to half as dear again: how fast it was in this
-hour, the rows of kcat tell, which is always the same.
+Medians of up to {runs} runs, turn about; behind ± half the way from the least to the most. The load is the median of what `uptime` says: what
+is above two or three is other work on the same cores, and then MB/s says little and CPU too much. MB and GB are of input, decimal. CPU is
+the process's own, user and system, of all its threads. What the far ends cost on the same cores is not in it, but it is in MB/s.
+
+A virtual machine's neighbours do not show in its load and still make everything on it up to half as dear again. So each run stands
+between two yardsticks, a small piece of work that is always the same, and only those runs count whose yardsticks took at most {margin:.0%} more
+CPU than the best of the whole bench: they are chosen by the yardstick and never by their own outcome. *Runs* says how many those are, of how
+many; where it says 0, none was, and the row is the median of all. In this hour the yardstick took {best:.0f} ms at best, {middle:.0f} in the median
+and {worst:.0f} at worst.
+
 Made by `tests/bench/run --page`; how it is measured: [tests/bench/README.md](../tests/bench/README.md).
 '''
 
@@ -69,6 +74,10 @@ LATENCY = '''## Latency
 
 Milliseconds from a line's write to the moment when the far end has it whole. A line waits for `flush` at most; the budget of an idle daemon
 is 20 ms more than that, of which librdkafka's `linger.ms` is 15 on the way to Kafka.'''
+START = '''## Start and stop
+
+CPU from start to end with one record: programs linked, options read, spool and `state.db` opened, TLS or a producer set up, all
+closed again. It is part of every row above, where it weighs less the more CPU the row takes: of an Activity Log to Sentinel, {weight:.1%}.'''
 DOORS = '''## The hot paths by themselves
 
 Nanoseconds, in the fastest of many rounds over half a megabyte: `tests/bench/doors.c` says what each takes in. How many instructions
@@ -84,7 +93,7 @@ README_ROWS = ('parse: parse to asim, activity', 'parse: parse to asim, nsg', 'p
                'kafka: file to Kafka, lz4, vnet', 'blob: container to Sentinel, vnet', 'spool: spool to Sentinel, activity')
 README = '''By `tests/bench/run`; {where}.
 CPU is the daemon's own, user and system, per GB of input; the budget is what we aim for. A load above two or three is other work on the
-same cores. Peers, latency, the cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
+same cores; *runs* is how many met the machine undisturbed and count, of how many (0: none did, and all count). Peers, latency, the cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
 '''
 
 
@@ -106,6 +115,10 @@ def cell(value, digits=1):
     return f'{middle:.{digits}f}' + (f' ± {spread:.{digits}f}' if spread else '')
 
 
+def runs(found):
+    return '{} of {}'.format(*found['of'])
+
+
 def moved_line(case, rows):
     found, other = rows[case.key], rows.get(against(case))
     if against(case) is None:
@@ -113,12 +126,12 @@ def moved_line(case, rows):
     else:
         measure = f'{found["CPU s/GB"][0] / other["CPU s/GB"][0]:.2f} ×' if other else ''
     return (f'| {case.name} | {case.family} | {cell(found["MB/s"])} | {cell(found["CPU s/GB"])} | {measure} | '
-            f'{found["Mev/CPUs"][0]:.2f} | {found["RSS MiB"][0]:.0f} |')
+            f'{found["Mev/CPUs"][0]:.2f} | {found["RSS MiB"][0]:.0f} | {runs(found)} |')
 
 
 def moved_table(cases, rows):
     measure = 'budget' if against(cases[0]) is None else 'against'
-    return [f'| | log | MB/s | CPU s/GB | {measure} | million events per CPU s | resident MiB |', '|---|---|---|---|---|---|---|',
+    return [f'| | log | MB/s | CPU s/GB | {measure} | million events per CPU s | resident MiB | runs |', '|---' * 8 + '|',
             *[moved_line(case, rows) for case in cases]]
 
 
@@ -128,6 +141,17 @@ def latency_table(cases, rows):
         cells = [cell(rows[case.key][name]) for name in ('p50', 'p90', 'p99', 'max')]
         lines.append(f'| {case.name} | ' + ' | '.join(cells) + ' |')
     return lines
+
+
+def start_table(cases, rows):
+    return ['| | CPU ms | runs |', '|---|---|---|',
+            *[f'| {case.name} | {cell(rows[case.key]["CPU"])} | {runs(rows[case.key])} |' for case in cases]]
+
+
+def weight_of_start(rows, size):
+    """What part of a row's CPU it is; 0 where one of the two was not measured."""
+    start, row = rows.get('start: daemon, to Sentinel, activity'), rows.get('sentinel: file to Sentinel, activity')
+    return start['CPU'][0] / 1000 / (row['CPU s/GB'][0] * size / GB) if start and row else 0
 
 
 def door_table(cases, rows):
@@ -175,11 +199,14 @@ def write_readme(cases, rows, where):
 
 def write(table, cases, curves):
     rows = table['rows']
-    where = (f'{table["machine"]}; {table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of each log (a quarter '
-             f'of flow logs), load {table["load"]:.1f}')
-    text = [BEGINNING.format(where=where, runs=table['runs'])]
+    where = (f'{table["machine"]}; {table["date"]} UTC, commit {table["commit"]}, {table["size"] / MB:.0f} MB of Activity Log and '
+             f'{table["size"] / 4 / MB:.0f} of the others, load {table["load"]:.1f}')
+    best, middle, worst = table['yardstick']
+    text = [BEGINNING.format(where=where, runs=table['runs'], margin=table['margin'] - 1, best=best, middle=middle, worst=worst)]
     tables = [(group, words, moved_table) for group, words in SECTIONS.items()]
-    for group, words, draw in [*tables, ('latency', LATENCY, latency_table), ('doors', DOORS, door_table)]:
+    tables += [('latency', LATENCY, latency_table), ('doors', DOORS, door_table),
+               ('start', START.format(weight=weight_of_start(rows, table['size'])), start_table)]
+    for group, words, draw in tables:
         here = [case for case in cases if case.group == group and case.key in rows]
         if here:
             text += [words + '\n', *draw(here, rows), '']

@@ -52,6 +52,14 @@ def test_medians_and_spreads():
     assert found['MB/s'] == (500.0, 375.0) and found['CPU s/GB'] == (4.0, 0.0) and found['RSS MiB'] == (1.0, 0)
 
 
+def test_runs_are_chosen_by_their_yardsticks():
+    runs = [run('a', 2.0, yardstick=51.0), run('a', 4.0, yardstick=54.0), run('a', 1.0, yardstick=80.0)]
+    found = bench.summary(runs, best=50.0)
+    assert found['MB/s'] == (375.0, 125.0) and found['of'] == [2, 3]
+    found = bench.summary(runs, best=40.0)
+    assert found['MB/s'] == (500.0, 375.0) and found['of'] == [0, 3]      # none was steady: all count, and that is said
+
+
 def test_keys_differ():
     keys = [case.key for case in bench.ALL]
     assert len(set(keys)) == len(keys)
@@ -60,16 +68,18 @@ def test_keys_differ():
 
 
 def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
-    rows = {case.key: bench.summary([{'key': case.key, 'ns': 2.5, 'unit': 'byte'} if case.group == 'doors' else
+    rows = {case.key: bench.summary([{'key': case.key, 'ns': 2.5, 'unit': 'byte', 'yardstick': 60.0} if case.group == 'doors' else
                                      {'key': case.key, 'p50': 1, 'p90': 2, 'p99': 3, 'max': 4} if case.group == 'latency' else
-                                     run(case.key)]) for case in bench.ALL}
+                                     {'key': case.key, 'CPU': 50.0, 'yardstick': 60.0} if case.group == 'start' else
+                                     run(case.key, yardstick=60.0)], best=50.0) for case in bench.ALL}
     monkeypatch.setattr(page, 'DOCS', tmp_path / 'docs')
     monkeypatch.setattr(page, 'ROOT', tmp_path)
     shutil.copy(ROOT / 'README.md', tmp_path)
-    page.write({**HEAD, 'runs': 3, 'load': 0.5, 'rows': rows}, cases.CASES, curves)
+    page.write({**HEAD, 'runs': 3, 'load': 0.5, 'yardstick': [50, 60, 75], 'margin': 1.1, 'rows': rows}, cases.CASES, curves)
     text = (tmp_path / 'docs' / 'performance.md').read_text()
     for case in cases.CASES:
         assert f'| {case.name} |' in text
+    assert '50 ms at best' in text and '| 0 of 1 |' in text
     for name in re.findall(r'\(performance/(.*?)\)', text):
         drawn = xml.etree.ElementTree.parse(tmp_path / 'docs' / 'performance' / name).getroot()
         assert 'a machine' in ''.join(drawn.itertext())
@@ -87,4 +97,4 @@ def test_a_row_is_measured(tmp_path):
     with Lab(tmp_path / 'lab', 200_000) as lab:
         found = cases.parse('nsg', 'asim')(lab)
     # Too short for a look at its memory.
-    assert found['events'] > 100 and found['cpu'] > 0 and found['wall'] > 0 and found['bytes'] >= 50_000
+    assert found['yardstick'] > 0 and found['events'] > 100 and found['cpu'] > 0 and found['wall'] > 0 and found['bytes'] >= 50_000
