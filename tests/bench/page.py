@@ -70,14 +70,14 @@ and librdkafka cost alone; *the same messages* are those that Penstock makes of 
 into OCSF, gives each event an id, and keeps its place and a spool. *Against* that: CPU
 as a multiple of Penstock's for the same log and compression.''',
 }
-LATENCY = '''## Latency
-
-Milliseconds from a line's write to the moment when the far end has it whole. A line waits for `flush` at most; the budget of an idle daemon
-is 20 ms more than that, of which librdkafka's `linger.ms` is 15 on the way to Kafka.'''
 START = '''## Start and stop
 
 CPU from start to end with one record: programs linked, options read, spool and `state.db` opened, TLS or a producer set up, all
 closed again. It is part of every row above, where it weighs less the more CPU the row takes: of an Activity Log to Sentinel, {weight:.1%}.'''
+LATENCY = '''## Latency
+
+Milliseconds from a line's write to the moment when the far end has it whole. A line waits for `flush` at most; the budget of an idle daemon
+is 20 ms more than that, of which librdkafka's `linger.ms` is 15 on the way to Kafka.'''
 DOORS = '''## The hot paths by themselves
 
 Nanoseconds, in the fastest of many rounds over half a megabyte: `tests/bench/doors.c` says what each takes in. How many instructions
@@ -93,7 +93,8 @@ README_ROWS = ('parse: parse to asim, activity', 'parse: parse to asim, nsg', 'p
                'kafka: file to Kafka, lz4, vnet', 'blob: container to Sentinel, vnet', 'spool: spool to Sentinel, activity')
 README = '''By `tests/bench/run`; {where}.
 CPU is the daemon's own, user and system, per GB of input; the budget is what we aim for. A load above two or three is other work on the
-same cores; *runs* is how many met the machine undisturbed and count, of how many (0: none did, and all count). Peers, latency, the cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
+same cores; *runs* is how many met the machine undisturbed and count, of how many (0: none did, and all count). Peers, latency, the
+cost of the spool and how all of it scales: [docs/performance.md](docs/performance.md).
 '''
 
 
@@ -204,8 +205,8 @@ def write(table, cases, curves):
     best, middle, worst = table['yardstick']
     text = [BEGINNING.format(where=where, runs=table['runs'], margin=table['margin'] - 1, best=best, middle=middle, worst=worst)]
     tables = [(group, words, moved_table) for group, words in SECTIONS.items()]
-    tables += [('latency', LATENCY, latency_table), ('doors', DOORS, door_table),
-               ('start', START.format(weight=weight_of_start(rows, table['size'])), start_table)]
+    tables += [('start', START.format(weight=weight_of_start(rows, table['size'])), start_table),
+               ('latency', LATENCY, latency_table), ('doors', DOORS, door_table)]
     for group, words, draw in tables:
         here = [case for case in cases if case.group == group and case.key in rows]
         if here:
