@@ -219,7 +219,7 @@ CASES += [Case('latency', 'line to Sentinel, idle, flush 10 ms', 'activity', lin
           Case('latency', 'line to Sentinel, 1000 lines/s, flush 100 ms', 'activity', line_to_sentinel(0.001, 8000, flush='100ms'),
                quick=False),
           *[Case('latency', f'line to Sentinel, 20 lines/s, flush {flush}' + (f', beside a replay at {rate}B/s' if rate else ''), 'activity',
-                 line_to_sentinel(0.05, 600, rate, flush=flush), quick=False)
+                 line_to_sentinel(0.05, 400, rate, flush=flush), quick=False)
             for flush in ('2s', '100ms') for rate in (None, '1M', '4M')],
           Case('latency', 'line to Kafka, idle, flush 10 ms', 'activity', line_to_kafka(0.1, 100, flush='10ms')),
           Case('latency', 'line to Kafka, 1000 lines/s, flush 100 ms', 'activity', line_to_kafka(0.001, 8000, flush='100ms'),
