@@ -35,12 +35,12 @@ SECTIONS = {
 
 `penstock parse`: records in, messages to nowhere, on one core. A fifth of what an Activity Log costs is the SHA-256 that gives each
 event its id, by the processor's own instructions (1.9 GB/s); a tenth is writing its claims out again. Of flow logs most is the
-writing: a GB becomes 15 to 18 GB of messages.''',
+writing: a GB becomes 14 to 16 GB of messages.''',
     'sentinel': '''## To Sentinel
 
 From a file, gzip and TLS on, a spool standing ready; one post at a time, which keeps order, unless said otherwise. The far end takes
-what it gets without unpacking it. The floor of flow logs is gzip: the 15 GB of JSON in a GB of NSG records take igzip, at 2.3 GB/s and its
-best level for this, some 6.7 CPU s; level 0 would save a fifteenth of that for bodies a quarter larger. TLS, HTTP and the loop take 160 µs a post.''',
+what it gets without unpacking it. The floor of flow logs is gzip: the 14 GB of JSON in a GB of NSG records take igzip, at 2.3 GB/s and its
+best level for this, some 6.1 CPU s; level 0 would save a fifteenth of that for bodies a quarter larger. TLS, HTTP and the loop take 160 µs a post.''',
     'blob': '''## From a container
 
 Four blobs in ranges of 512 KB, by HTTP, to the same far end.''',
