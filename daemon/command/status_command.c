@@ -231,7 +231,8 @@ int command_top(int argc, char **argv)
 {
     const char *path = "/etc/penstock/penstock.conf";
     const struct word words[] = { { "config", 'c', &path, NULL }, { 0 } };
-    const struct sigaction end = { .sa_handler = on_end };
+    /* A screen is drawn to its end, or it would be left with an error; a pipe nobody reads is given up in the middle. */
+    const struct sigaction end = { .sa_handler = on_end, .sa_flags = isatty(STDOUT_FILENO) ? SA_RESTART : 0 };
     struct termios before;
     bool screen;
     char *state_dir;
