@@ -3,7 +3,6 @@
 
 #include <endian.h>
 #include <string.h>
-#include <strings.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -223,7 +222,7 @@ static bool mac_differs(const struct flow *flow, struct pen_span mac)
 
     if (other.data == NULL)
         return flow->mac_of_record.tree != NULL;
-    return other.size != mac.size || (mac.size > 0 && strncasecmp(other.data, mac.data, mac.size) != 0);
+    return !azure_is_same(other, mac);
 }
 
 /* A MAC is made ready once, so that setting it for each tuple copies nothing. */

@@ -187,7 +187,7 @@ static void plan_compile(struct plan *plan, enum pen_kind kind)
 
     for (enum pen_field field = 0; field < PEN_FIELDS; field++)
         plan_add_field(plan, kind, field);
-    for (size_t i = 0; i < OCSF_CODES; i++) {
+    for (size_t i = 0; i < ocsf_code_count; i++) {
         if ((ocsf_codes[i].kinds & 1u << kind) == 0)
             continue;
         plan_add(plan, kind, &(struct step){ .source = STEP_CODE, .path = ocsf_codes[i].path, .code = &ocsf_codes[i] });

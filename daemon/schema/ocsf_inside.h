@@ -24,7 +24,6 @@ struct word {
 #define OTHER 99
 #define OMIT (-1)
 
-#define OCSF_CODES 12
 struct code {
     uint32_t kinds;
     enum pen_field field;
@@ -33,7 +32,8 @@ struct code {
     int absent;                              /* where the field is not set; OMIT: no attribute */
 };
 
-extern const struct code ocsf_codes[OCSF_CODES];
+extern const struct code ocsf_codes[];
+extern const size_t ocsf_code_count;
 
 static inline struct pen_span event_text(const struct pen_event *event, enum pen_field field)
 {

@@ -48,7 +48,7 @@ static const struct word alert_activities[] = {
     WORD("Closed", 3), WORD("newAlert", 1), WORD("Unknown", 0), WORDS_END,
 };
 
-const struct code ocsf_codes[OCSF_CODES] = {
+const struct code ocsf_codes[] = {
     /* the activities first, in the kinds' order: type_uid is made of them */
     { N, PEN_FLOW_STATE, "activity_id", "activity_name", flow_states, 6 },
     { A, PEN_EVENT_TYPE, "activity_id", "activity_name", audit_types, 0 },
@@ -63,6 +63,7 @@ const struct code ocsf_codes[OCSF_CODES] = {
     { N, PEN_DVC_ACTION, "disposition_id", "disposition", dispositions, OMIT },
     { A, PEN_ACTOR_USER_TYPE, "actor.user.type_id", "actor.user.type", user_types, OMIT },
 };
+const size_t ocsf_code_count = COUNT(ocsf_codes);
 
 /* Equal but for case; nearly always it is the very word. Letters that are the same but for case differ in that bit at most. */
 static inline bool word_is(const struct word *word, struct pen_span text)
